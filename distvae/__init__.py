@@ -1,0 +1,20 @@
+"""distvae: sweeps of VAE variants, from one YAML file to a rate-distortion curve.
+
+`train`, `sweep`, `load_curve` and `load_best` are imported when first used: `import distvae` costs nothing."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+try:
+    __version__ = version("distvae")
+except PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "0+unknown"
+
+__all__ = ["Result", "load_best", "load_curve", "sweep", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("distvae.api"), name)
+    raise AttributeError(f"module 'distvae' has no attribute {name!r}")

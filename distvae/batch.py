@@ -1,0 +1,52 @@
+"""One step's input: the examples, who they are, and the randomness and the neighbours they are entitled to.
+
+Model code is written for one trial and one shard: noise comes in by address (`Noise`), and losses over the whole batch ask
+`batch.gather` for the other workers' rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distvae.kernels import philox
+from distvae.kernels.philox import Stream
+from distvae.part import gather_nothing
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Addressed noise of one trial at one step. `latent` is `Stream.LATENT` in training, `Stream.EVALUATE` otherwise."""
+
+    seed: int
+    step: int
+    index: NDArray[np.int64]  # [B] example ids
+    latent: Stream = Stream.LATENT
+
+    def normal(self, samples: int, dim: int, like: Tensor) -> Tensor:
+        """Standard normals `[B, samples, dim]`, in the dtype and on the device of `like`."""
+        z = philox.normal(self.seed, self.latent, index=self.index, step=self.step, samples=samples, dim=dim)
+        return torch.from_numpy(z).to(device=like.device, dtype=like.dtype)
+
+    def uniform(self, stream: Stream, dim: int, like: Tensor) -> Tensor:
+        """Uniforms in (0, 1), `[B, dim]`. In float32 a draw within 2^-25 of 1 rounds to 1, so `u < 1` must not be
+        relied on: compare as `u <= p`, which at p = 1 keeps everything."""
+        u = philox.uniform(self.seed, stream, index=self.index, step=self.step, dim=dim)[:, 0]
+        return torch.from_numpy(u).to(device=like.device, dtype=like.dtype)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This worker's shard of a global batch."""
+
+    x: Tensor  # [B, C, H, W] pixels in [0, 1] (or [B, D] vectors)
+    noise: Noise
+    total: int  # examples in the global batch, all workers together
+    samples: int = 1  # latent samples per example
+    warm: float = 1.0  # 1 once the objective's warm-up is at full weight, else 0
+    step: int = 0  # optimizer step, for schedules
+    gather: Callable[[Tensor], Tensor] = field(default=gather_nothing)  # [B, ...] -> [total, ...]

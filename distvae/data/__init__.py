@@ -1,0 +1,8 @@
+"""Data sets."""
+
+from distvae.data.dataset import DataError, Dataset, Split
+from distvae.data.digits import Digits
+
+Data = Digits
+
+__all__ = ["Data", "DataError", "Dataset", "Digits", "Split"]

@@ -1,0 +1,44 @@
+"""Bernoulli likelihood p(x|z) = prod_i pi_i^x_i (1 - pi_i)^(1 - x_i), logits from the decoder.
+
+On grey pixels x in (0, 1) its -log is the binary cross-entropy, which is the expectation of -log p(b|z) over b ~ Bernoulli(x): a statement about *binary*
+images (measure `binary`), not a density of grey ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from distvae.batch import Batch
+from distvae.part import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bernoulli(Part):
+    """Bernoulli pixels: summed binary cross-entropy, nats per image."""
+
+    type: Literal["bernoulli"] = "bernoulli"
+
+    measure: ClassVar[str | None] = "binary"
+    whole_batch: ClassVar[bool] = False
+    calibrated: ClassVar[bool] = False
+
+    def width(self, x_shape: Sequence[int]) -> int:
+        return math.prod(x_shape)
+
+    def build(self, x_shape: Sequence[int]) -> BernoulliLikelihood:
+        return BernoulliLikelihood()
+
+
+class BernoulliLikelihood(nn.Module):
+    def nll(self, y: Tensor, x: Tensor, batch: Batch) -> Tensor:
+        """-log p(x|z) `[B, S]` nats of logits `y` `[B, S, P]` and pixels `x` `[B, P]`."""
+        return binary_cross_entropy_with_logits(y, x[:, None].expand_as(y), reduction="none").sum(-1)
+
+    def mean(self, y: Tensor) -> Tensor:
+        """E[x|z], the shape of `y`."""
+        return y.sigmoid()

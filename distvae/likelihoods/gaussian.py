@@ -1,0 +1,117 @@
+"""Gaussian likelihood p(x|z) = N(x; y(z), sigma_x^2 I) with all its constants, and four ways to get sigma_x (S4).
+
+    -log p = P/2 ln(2 pi sigma^2) + |x - y|^2 / (2 sigma^2)
+
+fixed                sigma_x = `sigma`. With beta and fixed sigma the minimiser depends on beta sigma^2 only; `sse_beta` converts.
+learned              one shared log sigma, bounded below by softplus as in sigma-VAE's code (log sigma >= -6).
+optimal              sigma*^2 = MSE of the global batch, gradient through it: -log p = P/2 (ln(2 pi MSE) + 1). Erratum: sigma-VAE Eq. 5 lacks the
+                     square (its authors acknowledge sigma*^2 = MSE). For evaluation sigma* is frozen from the training examples: estimated
+                     on the data it is judged on it would peek, and is reported as a surrogate only.
+optimal_per_image    sigma*^2 = each image's own MSE (BS-VAE, S4). Not a normalised density of x, so `measure` and every bound are null."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from distvae.batch import Batch
+from distvae.part import Hyper, Part, hold
+
+Mode = Literal["fixed", "learned", "optimal", "optimal_per_image"]
+LOG_SIGMA_MIN = -6.0
+MSE_MIN = 1e-8  # per pixel: below it a perfect reconstruction's density would be infinite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(Part):
+    """Gaussian pixels with sigma_x fixed, learned, or optimal (S4)."""
+
+    type: Literal["gaussian"] = "gaussian"
+    mode: Annotated[Mode, Hyper(doc="where sigma_x comes from: fixed, learned, optimal, optimal_per_image")] = "fixed"
+    sigma: Annotated[
+        float,
+        Hyper(
+            above=0.0, symbol="sigma_x", doc="std per pixel (fixed), or its start (learned); unused by optimal modes"
+        ),
+    ] = 1.0
+    output: Annotated[Literal["identity", "sigmoid"], Hyper(doc="map of the decoder's output to the mean")] = "identity"
+
+    @property
+    def measure(self) -> str | None:
+        return None if self.mode == "optimal_per_image" else "density"
+
+    @property
+    def whole_batch(self) -> bool:
+        return self.mode == "optimal"
+
+    @property
+    def calibrated(self) -> bool:
+        """Does evaluation need sigma_x frozen from the training examples first?"""
+        return self.mode == "optimal"
+
+    def width(self, x_shape: Sequence[int]) -> int:
+        return math.prod(x_shape)
+
+    def build(self, x_shape: Sequence[int]) -> GaussianLikelihood:
+        return GaussianLikelihood(self)
+
+
+class GaussianLikelihood(nn.Module):
+    sigma: Tensor
+    frozen_var: Tensor
+
+    def __init__(self, part: Gaussian):
+        super().__init__()
+        self.mode, self.output = part.mode, part.output
+        hold(self, sigma=part.sigma)
+        self.register_buffer(
+            "frozen_var", torch.ones((), dtype=torch.float64)
+        )  # `optimal`: MSE of the training examples
+        if self.mode == "learned":
+            raw = math.log(math.expm1(math.log(part.sigma) - LOG_SIGMA_MIN))  # softplus^-1
+            self.raw = nn.Parameter(torch.tensor(raw, dtype=torch.float64))
+
+    def variance(self) -> Tensor:
+        """sigma_x^2 as evaluation uses it, 0-d (`fixed`, `learned`, and `optimal` once calibrated)."""
+        if self.mode == "fixed":
+            return self.sigma.square()
+        if self.mode == "learned":
+            return (2.0 * (LOG_SIGMA_MIN + softplus(self.raw))).exp()
+        return self.frozen_var
+
+    def nll(self, y: Tensor, x: Tensor, batch: Batch) -> Tensor:
+        """-log p(x|z) `[B, S]` nats of the decoder's `y` `[B, S, P]` and pixels `x` `[B, P]`."""
+        sse = (self.mean(y) - x[:, None]).square().sum(-1)  # [B, S]
+        pixels = y.shape[-1]
+        if self.mode == "optimal_per_image":
+            var = (sse / pixels).clamp_min(MSE_MIN)
+        elif self.mode == "optimal" and self.training:
+            var = (batch.gather(sse.mean(1)).mean() / pixels).clamp_min(MSE_MIN)
+        else:
+            var = self.variance()
+        return gaussian_nll(sse, var, pixels)
+
+    def calibrate(self, mse: Tensor) -> None:
+        """Freeze sigma*^2 at the mean squared error per pixel of the training examples (0-d)."""
+        self.frozen_var.copy_(mse.clamp_min(MSE_MIN))
+
+    def mean(self, y: Tensor) -> Tensor:
+        """E[x|z], the shape of `y`."""
+        return y.sigmoid() if self.output == "sigmoid" else y
+
+
+def gaussian_nll(sse: Tensor, var: Tensor, pixels: int) -> Tensor:
+    """-log N(x; y, var I) in nats from |x - y|^2, with the normaliser."""
+    return 0.5 * (pixels * (2.0 * math.pi * var).log() + sse / var)
+
+
+def sse_beta(beta: float, sigma: float) -> float:
+    """The beta of `|x - y|^2 + beta KL` (summed, un-halved squared error) with the same minimiser as `-log p + beta KL` at fixed sigma: 2 beta sigma^2
+    (S4; with half the squared error it is beta sigma^2, with the mean over P pixels 2 beta sigma^2 / P)."""
+    return 2.0 * beta * sigma * sigma

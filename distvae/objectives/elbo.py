@@ -1,0 +1,43 @@
+"""The beta-weighted ELBO (Higgins et al. 2017): loss_i = -log p(x_i|z_i) + beta w(step) KL_i, a surrogate unless beta w = 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from distvae.batch import Batch
+from distvae.part import Hyper, Part, hold
+from distvae.schedules import Constant, WarmUp
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elbo(Part):
+    """Negative beta-ELBO, per example."""
+
+    type: Literal["elbo"] = "elbo"
+    beta: Annotated[float, Hyper(low=0.0, symbol="beta", doc="weight of the divergence")] = 1.0
+    schedule: Annotated[WarmUp, Hyper(doc="factor on beta over the optimizer steps")] = Constant()  # noqa: RUF009
+
+    whole_batch: ClassVar[bool] = False
+
+    def warm(self, step: int) -> float:
+        """1 when the schedule is at full weight, else 0: gates DU-VAE's dropout."""
+        return float(self.schedule(step) >= 1.0)
+
+    def build(self) -> ElboObjective:
+        return ElboObjective(self)
+
+
+class ElboObjective(nn.Module):
+    beta: Tensor
+
+    def __init__(self, part: Elbo):
+        super().__init__()
+        hold(self, beta=part.beta)
+        self.schedule = part.schedule
+
+    def forward(self, distortion: Tensor, divergence: Tensor, batch: Batch) -> Tensor:
+        """Loss per example `[B]`, nats, from the terms `[B]`."""
+        return distortion + self.beta * self.schedule(batch.step) * divergence

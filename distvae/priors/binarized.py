@@ -1,0 +1,103 @@
+"""Binarized prior (S1, Eqs. 3-5): two symmetric unit Gaussians per latent dimension, at -r and +r.
+
+    location = |mu| - r                                                            Eq. 3
+    KL_B     = ln(sigma_p / sigma_q) + [sigma_q^2 + (|mu| - r)^2] / (2 sigma_p^2) - 1/2        Eq. 4, sigma_p = 1
+
+Errata. Eq. 4 prints + ln(sigma_q / sigma_p), which is unbounded below as sigma_q -> 0; a KL needs ln(sigma_p / sigma_q). Eq. 2 leaves mu = 0 undefined;
+Eq. 5 takes s = +1 there, and so does the gradient here (torch's own |.| has gradient 0 at 0 and would stay there).
+
+KL_B is the KL to the *nearest* mode, a prior that depends on x: a surrogate, never a rate. The reported rate is the KL to the normalised mixture
+p = prod_d [1/2 N(-r, 1) + 1/2 N(+r, 1)]. From ln p(z) = ln N(z; 0, 1) - r^2/2 + ln cosh(r z), per dimension,
+
+    KL(q || p) = KL(q || N(0, 1)) + r^2 / 2 - E_q[ln cosh(r z)]
+
+which is the closed form at r = 0 and never above KL_B + ln 2. The expectation is Gauss-Hermite quadrature while r sigma < 1. Beyond, the kink of ln cosh defeats
+Gauss-Hermite (64 nodes: 1e-4 off at r sigma = 3), so there E|z| is taken in closed form and only the bounded rest by Gauss-Laguerre,
+
+    E[ln cosh(r z)] = r E|z| - ln 2 + 1/(2r) int_0^inf ln(1 + e^-s) [q(s/2r) + q(-s/2r)] ds
+
+Both are within 1e-7 nats of adaptive integration (tests/priors)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from distvae.part import Hyper, Part, hold
+from distvae.posteriors.gaussian import NormalQ
+from distvae.priors.normal import kl_standard_normal, log_normal
+
+NODES = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binarized(Part):
+    """Two modes at -r and +r per dimension, trained by the nearest one (S1)."""
+
+    type: Literal["binarized"] = "binarized"
+    r: Annotated[
+        float, Hyper(low=0.0, high=100.0, symbol="r", doc="distance of a mode from 0, in prior std (S1 Eq. 3)")
+    ] = 0.5
+
+    def build(self, latent_dim: int) -> BinarizedPrior:
+        return BinarizedPrior(self)
+
+
+def log_cosh(t: Tensor) -> Tensor:
+    """ln cosh(t) without overflow: |t| + ln(1 + exp(-2|t|)) - ln 2."""
+    return t.abs() + softplus(-2.0 * t.abs()) - math.log(2.0)
+
+
+class BinarizedPrior(nn.Module):
+    r: Tensor
+    hermite_nodes: Tensor
+    hermite_weights: Tensor
+    laguerre_nodes: Tensor
+    laguerre_weights: Tensor
+
+    def __init__(self, part: Binarized):
+        super().__init__()
+        hold(self, r=part.r)
+        x, w = np.polynomial.hermite_e.hermegauss(NODES)
+        s, v = np.polynomial.laguerre.laggauss(NODES)
+        tables = {"hermite": (x, w / w.sum()), "laguerre": (s, v * np.exp(s) * np.log1p(np.exp(-s)))}
+        for name, (nodes, weights) in tables.items():
+            self.register_buffer(f"{name}_nodes", torch.from_numpy(nodes), persistent=False)
+            self.register_buffer(f"{name}_weights", torch.from_numpy(weights), persistent=False)
+
+    def locate(self, mu: Tensor) -> Tensor:
+        return torch.where(mu >= 0, mu, -mu) - self.r  # Eq. 3
+
+    def divergence(self, q: NormalQ) -> Tensor:
+        """The surrogate KL_B `[B, D]`, nats: what the objective weighs."""
+        return kl_standard_normal(self.locate(q.mu), q.var)  # Eq. 4
+
+    def rate(self, q: NormalQ) -> Tensor:
+        """KL(q || 1/2 N(-r) + 1/2 N(+r)) `[B, D]`, nats."""
+        return kl_standard_normal(q.mu, q.var) + 0.5 * self.r.square() - self._expected_log_cosh(q.mu, q.var.sqrt())
+
+    def _expected_log_cosh(self, mu: Tensor, sigma: Tensor) -> Tensor:
+        z = mu[..., None] + sigma[..., None] * self.hermite_nodes
+        smooth = (log_cosh(self.r * z) * self.hermite_weights).sum(-1)
+        two_r = 2.0 * self.r.clamp_min(1e-30)
+        m, s = mu[..., None], sigma.clamp_min(torch.finfo(mu.dtype).tiny)[..., None]
+        t = self.laguerre_nodes / two_r
+        density = (log_normal((t - m) / s).exp() + log_normal((t + m) / s).exp()) / s  # q(t) + q(-t)
+        a = mu / sigma
+        mean_abs = 2.0 * sigma * log_normal(a).exp() + mu * torch.erf(a / math.sqrt(2.0))  # E|z|, folded normal
+        kinked = self.r * mean_abs - math.log(2.0) + (density * self.laguerre_weights).sum(-1) / two_r
+        return torch.where(self.r * sigma < 1.0, smooth, kinked)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) of the mixture `[..., D]`, nats."""
+        return log_normal(z) - 0.5 * self.r.square() + log_cosh(self.r * z)
+
+    def sample(self, eps: Tensor, u: Tensor) -> Tensor:
+        """Reduced-bias sampling (S1 Section 4.4): either mode with probability 1/2. All `[N, D]`."""
+        return eps + torch.where(u < 0.5, -self.r, self.r)

@@ -1,0 +1,1 @@
+"""Results: the ledger (Parquet), MLflow, curves, plots."""

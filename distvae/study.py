@@ -1,0 +1,60 @@
+"""A study: the trials of one YAML file and how they are run. What is here cannot change a trial's numbers, so none of it is in the key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from distvae.part import Hyper, Part
+from distvae.trial import Trial
+
+Engine = Literal["deepspeed", "torch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources(Part):
+    """What a trial gets."""
+
+    workers: Annotated[int, Hyper(low=1, high=4096, doc="data-parallel ranks per trial")] = 1
+    gpus: Annotated[float, Hyper(low=0.0, high=1.0, doc="GPUs per rank; a fraction shares one")] = 0.0
+    threads: Annotated[int, Hyper(low=1, high=256, doc="CPU threads per rank, pinned")] = 1
+    concurrency: Annotated[
+        int | None, Hyper(low=1, high=10_000, doc="trials at a time; default: as many as the cores allow")
+    ] = None
+    checkpoint_s: Annotated[float, Hyper(above=0.0, high=1e6, doc="seconds between a running trial's checkpoints")] = (
+        30.0
+    )
+    keep: Annotated[
+        Literal["weights", "all", "none"],
+        Hyper(doc="what stays of an ended trial's checkpoint: its weights, all, none"),
+    ] = "weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Part):
+    """How ranges that are drawn rather than crossed are sampled."""
+
+    samples: Annotated[int, Hyper(low=1, high=100_000, doc="draws per grid cell")] = 1
+    seed: Annotated[int, Hyper(low=0, high=2**63 - 1, doc="seed of the draws: the same plan on every re-run")] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking(Part):
+    """Where MLflow lives."""
+
+    uri: Annotated[str | None, Hyper(doc="MLflow tracking URI; default: SQLite in OUT/mlflow.db")] = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """The trials of one YAML file, in order, duplicates removed."""
+
+    name: str
+    trials: tuple[Trial, ...]
+    duplicates: int = 0  # planned twice by the space, kept once
+    engine: Engine = "deepspeed"
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
+    search: Search = field(default_factory=Search)
+    tracking: Tracking = field(default_factory=Tracking)
+    resolved: str = ""  # the YAML as it was understood, `--set` included: OUT/sweep.yaml

@@ -1,0 +1,1 @@
+"""Training one trial: the loop, the engine, the checkpoint."""

@@ -1,0 +1,157 @@
+"""A trial: the whole description of one run, its keys, and what is derived from it.
+
+The trial key hashes the canonical config: fields at their default omitted (a later default is a new `PROTOCOL_VERSION`), whatever cannot change a
+number left out (`Hyper(key=False)`: paths, the number of epochs). Same key, same rows to 1e-4."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from distvae.data import Data
+from distvae.data.digits import Digits
+from distvae.objectives import Elbo, Objective
+from distvae.part import Hyper, Part, knobs
+from distvae.schedules import Constant, LearningRate
+from distvae.vae import Model
+
+PROTOCOL_VERSION = 1
+KNOBS = {  # the five axes, as columns of the curve
+    "r": "vae.prior.r",
+    "beta": "objective.beta",
+    "gamma": "vae.posterior.gamma",
+    "p_keep": "vae.posterior.p_keep",
+    "latent_dim": "vae.latent_dim",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Part):
+    """How a trial is optimised. Schedules count optimizer steps."""
+
+    epochs: Annotated[int, Hyper(low=1, high=10**6, doc="passes over the training examples", key=False)] = 20
+    batch_size: Annotated[int, Hyper(low=1, high=10**6, doc="examples in a global batch, all workers together")] = 128
+    optimizer: Annotated[Literal["adam", "adamw", "sgd"], Hyper(doc="optimizer")] = "adam"
+    lr: Annotated[float, Hyper(above=0.0, high=100.0, doc="learning rate")] = 1e-3
+    lr_schedule: Annotated[LearningRate, Hyper(doc="factor on the learning rate")] = Constant()  # noqa: RUF009
+    weight_decay: Annotated[float, Hyper(low=0.0, doc="weight decay (decoupled for adamw)")] = 0.0
+    momentum: Annotated[float, Hyper(low=0.0, below=1.0, doc="momentum of sgd")] = 0.0
+    clip_norm: Annotated[float | None, Hyper(above=0.0, doc="largest gradient norm; null = no clipping")] = None
+    samples: Annotated[int, Hyper(low=1, high=4096, doc="latent samples z per x in a step")] = 1
+    dtype: Annotated[Literal["float32", "float64", "bfloat16"], Hyper(doc="dtype of weights and activations")] = (
+        "float32"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Part):
+    """Evaluation passes, over whole splits."""
+
+    every: Annotated[
+        int, Hyper(low=1, high=10**6, doc="epochs between passes (the last epoch always has one)", key=False)
+    ] = 1
+    samples: Annotated[int, Hyper(low=1, high=4096, doc="latent samples z per x")] = 1
+    train_examples: Annotated[int, Hyper(low=1, doc="training examples of the train rows, the first ones by id")] = (
+        10_000
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial(Part):
+    """One complete description of a VAE run."""
+
+    data: Annotated[Data, Hyper(doc="data set")] = Digits()  # noqa: RUF009
+    vae: Annotated[Model, Hyper(doc="the model's parts")] = Model()  # noqa: RUF009
+    objective: Annotated[Objective, Hyper(doc="what training minimises")] = Elbo()  # noqa: RUF009
+    train: Annotated[Train, Hyper(doc="optimisation")] = Train()
+    evaluate: Annotated[Evaluate, Hyper(doc="evaluation passes")] = Evaluate()
+    seed: Annotated[int, Hyper(low=0, high=2**63 - 1, doc="initial weights and latent noise")] = 0
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits naming the numbers this trial gives."""
+        return _hash({"protocol": PROTOCOL_VERSION, "trial": canonical(self)})
+
+    @cached_property
+    def config_key(self) -> str:
+        """The key without the seed: what a confidence interval averages over."""
+        return replace(self, seed=0).key
+
+    @cached_property
+    def fusion_group(self) -> str:
+        """Trials of one group differ only in float knobs, seed and latent_dim: they could train as one stacked model."""
+        return _hash(_skeleton(self, top=True))
+
+    def config(self) -> dict[str, Any]:
+        """Everything, defaults included, as JSON-able data."""
+        return as_data(self)
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted name -> value: the Tune space, the MLflow params, the plan's columns."""
+        return dict(flatten(self.config()))
+
+    def knob_columns(self) -> dict[str, Any]:
+        """The five axes, null where no part has the knob."""
+        flat = self.flat()
+        return {name: flat.get(path) for name, path in KNOBS.items()}
+
+    def refusals(self) -> Iterator[tuple[str, str]]:
+        """(dotted field, reason) of each combination that makes no sense."""
+        t = self.train
+        if t.momentum and t.optimizer != "sgd":
+            yield (
+                "train.momentum",
+                f"momentum is a knob of sgd, and the optimizer is {t.optimizer}: remove it, or optimizer: sgd",
+            )
+        if t.optimizer == "sgd" and t.weight_decay and not t.momentum and t.lr * t.weight_decay >= 1:
+            yield "train.weight_decay", "lr * weight_decay >= 1 makes every step overshoot zero: lower one of them"
+
+
+def canonical(part: Any) -> Any:
+    """Nested data with defaults and `key=False` fields omitted; the `type` tag always stays."""
+    if not is_dataclass(part):
+        return list(part) if isinstance(part, tuple) else part
+    silent = {f.name for f, _, hyper in knobs(type(part)) if not hyper.key}  # type: ignore[arg-type]
+    out = {}
+    for f in fields(part):
+        value = getattr(part, f.name)
+        if f.name == "type" or (f.name not in silent and not _is_default(f, value)):
+            out[f.name] = canonical(value)
+    return out
+
+
+def as_data(part: Any) -> Any:
+    """Nested dicts, lists and scalars, defaults included."""
+    if is_dataclass(part):
+        return {f.name: as_data(getattr(part, f.name)) for f in fields(part)}
+    return [as_data(v) for v in part] if isinstance(part, tuple) else part
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in data.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _is_default(f: Any, value: Any) -> bool:
+    return f.default is not MISSING and type(f.default) is type(value) and f.default == value
+
+
+def _skeleton(part: Any, top: bool = False) -> Any:
+    if is_dataclass(part):
+        skip = {"seed"} if top else {"latent_dim"}
+        return {f.name: _skeleton(getattr(part, f.name)) for f in fields(part) if f.name not in skip}
+    if isinstance(part, tuple):
+        return [_skeleton(v) for v in part]
+    return "float" if isinstance(part, float) else part
+
+
+def _hash(data: Any) -> str:
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
