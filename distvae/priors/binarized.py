@@ -34,6 +34,8 @@ from distvae.posteriors.gaussian import NormalQ
 from distvae.priors.normal import kl_standard_normal, log_normal
 
 NODES = 48
+_HERMITE = np.polynomial.hermite_e.hermegauss(NODES)
+_LAGUERRE = np.polynomial.laguerre.laggauss(NODES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,20 +58,10 @@ def log_cosh(t: Tensor) -> Tensor:
 
 class BinarizedPrior(nn.Module):
     r: Tensor
-    hermite_nodes: Tensor
-    hermite_weights: Tensor
-    laguerre_nodes: Tensor
-    laguerre_weights: Tensor
 
     def __init__(self, part: Binarized):
         super().__init__()
         hold(self, r=part.r)
-        x, w = np.polynomial.hermite_e.hermegauss(NODES)
-        s, v = np.polynomial.laguerre.laggauss(NODES)
-        tables = {"hermite": (x, w / w.sum()), "laguerre": (s, v * np.exp(s) * np.log1p(np.exp(-s)))}
-        for name, (nodes, weights) in tables.items():
-            self.register_buffer(f"{name}_nodes", torch.from_numpy(nodes), persistent=False)
-            self.register_buffer(f"{name}_weights", torch.from_numpy(weights), persistent=False)
 
     def locate(self, mu: Tensor) -> Tensor:
         return torch.where(mu >= 0, mu, -mu) - self.r  # Eq. 3
@@ -83,15 +75,17 @@ class BinarizedPrior(nn.Module):
         return kl_standard_normal(q.mu, q.var) + 0.5 * self.r.square() - self._expected_log_cosh(q.mu, q.var.sqrt())
 
     def _expected_log_cosh(self, mu: Tensor, sigma: Tensor) -> Tensor:
-        z = mu[..., None] + sigma[..., None] * self.hermite_nodes
-        smooth = (log_cosh(self.r * z) * self.hermite_weights).sum(-1)
+        x, w = (mu.new_tensor(a) for a in _HERMITE)
+        z = mu[..., None] + sigma[..., None] * x
+        smooth = (log_cosh(self.r * z) * (w / w.sum())).sum(-1)
+        s, v = (mu.new_tensor(a) for a in _LAGUERRE)
         two_r = 2.0 * self.r.clamp_min(1e-30)
-        m, s = mu[..., None], sigma.clamp_min(torch.finfo(mu.dtype).tiny)[..., None]
-        t = self.laguerre_nodes / two_r
-        density = (log_normal((t - m) / s).exp() + log_normal((t + m) / s).exp()) / s  # q(t) + q(-t)
+        m, sd = mu[..., None], sigma[..., None]
+        t = s / two_r
+        density = (log_normal((t - m) / sd).exp() + log_normal((t + m) / sd).exp()) / sd  # q(t) + q(-t)
         a = mu / sigma
         mean_abs = 2.0 * sigma * log_normal(a).exp() + mu * torch.erf(a / math.sqrt(2.0))  # E|z|, folded normal
-        kinked = self.r * mean_abs - math.log(2.0) + (density * self.laguerre_weights).sum(-1) / two_r
+        kinked = self.r * mean_abs - math.log(2.0) + (density * v * (s.exp() * (-s).exp().log1p())).sum(-1) / two_r
         return torch.where(self.r * sigma < 1.0, smooth, kinked)
 
     def log_prob(self, z: Tensor) -> Tensor:
