@@ -9,7 +9,7 @@ trained on. Every part is chosen in YAML; none is named here."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
@@ -106,6 +106,12 @@ class Vae(nn.Module):
     @staticmethod
     def _double(f: Any, q: Any) -> Tensor:
         return f(q).double()
+
+    def projections(self) -> Iterator[tuple[nn.Parameter, Callable[[Tensor], Tensor]]]:
+        """Parameters that a part constrains, with the map applied after every optimizer step."""
+        for part in self.modules():
+            if part is not self and hasattr(part, "projections"):
+                yield from part.projections()  # type: ignore[operator]
 
     # --- use of a trained model -----------------------------------------------------------------------------------------
 

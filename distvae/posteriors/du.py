@@ -3,7 +3,7 @@
     mu^  = gamma_d (mu - E[mu]) / sqrt(Var[mu] + eps) + beta_d                    Eq. 9, over the *global* batch
     var  = exp(logvar) + alpha,     alpha = 1 / (2 pi e)                          Section 3.1: additive, entropy > 0
     var^ = g (var - alpha) + alpha, g ~ Bernoulli(p) / p                          Eq. 6, p = p_keep, a KEEP probability
-    gamma_d <- gamma gamma_d / sqrt(mean_d gamma_d^2)                             Algorithm 1, line 9 (`project`)
+    gamma_d <- gamma gamma_d / sqrt(mean_d gamma_d^2)                             Algorithm 1, line 9 (`projections`)
 
 Choices. The floor is added, not a clamp (the authors' code); written as var^ = g exp(logvar) + alpha, exact at g = 1. Dropout starts once the
 objective's warm-up is at full weight (their code: `kl_weight == 1`, read as "warm-up finished", else it would never start at
@@ -16,6 +16,7 @@ No bias may feed a batch norm (its gradient is rounding noise, which Adam turns 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -96,9 +97,7 @@ class DuHead(nn.Module):
             mean, var = self.running_mean, self.running_var
         return self.scale * (mu - mean) * torch.rsqrt(var + self.eps) + self.shift
 
-    @torch.no_grad()
-    def project(self) -> dict[nn.Parameter, Tensor]:
-        """What the scales become after a step: gamma gamma_d / sqrt(mean gamma_d^2) (Algorithm 1, line 9)."""
-        if not self.scale.requires_grad:
-            return {}
-        return {self.scale: self.scale * (self.gamma / self.scale.square().mean().sqrt())}
+    def projections(self) -> Iterator[tuple[nn.Parameter, Callable[[Tensor], Tensor]]]:
+        """(parameter, what it becomes after every step): gamma_d <- gamma gamma_d / sqrt(mean gamma_d^2)."""
+        if self.scale.requires_grad:
+            yield self.scale, lambda s: s * (self.gamma / s.square().mean().sqrt())

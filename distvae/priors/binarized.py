@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -46,6 +46,8 @@ class Binarized(Part):
     r: Annotated[
         float, Hyper(low=0.0, high=100.0, symbol="r", doc="distance of a mode from 0, in prior std (S1 Eq. 3)")
     ] = 0.5
+
+    surrogate: ClassVar[bool] = True  # is `divergence` something else than the rate?
 
     def build(self, latent_dim: int) -> BinarizedPrior:
         return BinarizedPrior(self)

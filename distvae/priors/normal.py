@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -29,6 +29,8 @@ class Normal(Part):
     """Standard normal p(z) = N(0, I)."""
 
     type: Literal["normal"] = "normal"
+
+    surrogate: ClassVar[bool] = False  # is `divergence` something else than the rate?
 
     def build(self, latent_dim: int) -> NormalPrior:
         return NormalPrior()

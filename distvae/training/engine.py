@@ -1,0 +1,126 @@
+"""The engine: backward, reduction over the ranks, clipping and the optimizer's step. `TorchEngine` is the whole of it in torch, for machines
+without DeepSpeed; `DeepSpeedEngine` (deepspeed_engine.py) has the same interface and gives the same rows.
+
+A rank's loss is its local sum * W / N_global, and engines average gradients over the ranks, so an uneven last batch counts right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from distvae.training.world import World
+from distvae.trial import Train
+
+
+class Engine(Protocol):
+    """What the loop needs of an engine."""
+
+    accumulate: int  # micro-batches per optimizer step
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of one micro-batch; the engine divides by `accumulate`."""
+        ...
+
+    def step(self, lr: float) -> None:
+        """After every micro-batch; moves the weights after the last one."""
+        ...
+
+    def project(self, p: nn.Parameter, f: Callable[[Tensor], Tensor]) -> None:
+        """p <- f(p), in the working copy and any master copy."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights and optimizer state of this rank, by name."""
+        ...
+
+    def load_state(self, state: dict[str, Tensor]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def optimizer(train: Train, module: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of a trial, over the parameters that learn."""
+    params = [p for p in module.parameters() if p.requires_grad]
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(params, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
+    kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
+    return kind(params, lr=train.lr, weight_decay=train.weight_decay)
+
+
+class TorchEngine:
+    """Plain torch: a flat all-reduce where there are several ranks."""
+
+    def __init__(self, module: nn.Module, train: Train, world: World, accumulate: int = 1):
+        self.module, self.world, self.clip_norm, self.accumulate = module, world, train.clip_norm, accumulate
+        self.optimizer = optimizer(train, module)
+        self._params = [p for g in self.optimizer.param_groups for p in g["params"]]
+        self._micro = 0
+
+    def backward(self, loss: Tensor) -> None:
+        (loss / self.accumulate).backward()
+
+    def step(self, lr: float) -> None:
+        self._micro += 1
+        if self._micro % self.accumulate:
+            return
+        if self.world.size > 1:
+            self._average()
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._params, self.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _average(self) -> None:
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._params]
+        flat = torch.cat([g.flatten() for g in grads])
+        dist.all_reduce(flat)
+        flat /= self.world.size
+        for p, g in zip(self._params, flat.split([g.numel() for g in grads]), strict=True):
+            p.grad = g.view_as(p)
+
+    @torch.no_grad()
+    def project(self, p: nn.Parameter, f: Callable[[Tensor], Tensor]) -> None:
+        p.copy_(f(p))
+
+    def state(self) -> dict[str, Tensor]:
+        return {**module_state(self.module), **optimizer_state(self.optimizer)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        load_module_state(self.module, state)
+        load_optimizer_state(self.optimizer, state)
+
+    def close(self) -> None:
+        pass
+
+
+def module_state(module: nn.Module) -> dict[str, Tensor]:
+    return {f"model.{k}": v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
+
+
+def load_module_state(module: nn.Module, state: dict[str, Tensor]) -> None:
+    module.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+
+
+def optimizer_state(opt: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """`optimizer.<parameter>.<name>` tensors; scalars become 0-d tensors."""
+    flat = {}
+    for i, slots in opt.state_dict()["state"].items():
+        for name, value in slots.items():
+            if value is not None:
+                flat[f"optimizer.{i}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous().clone()
+    return flat
+
+
+def load_optimizer_state(opt: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+    slots: dict[int, dict[str, Any]] = {}
+    for k, v in state.items():
+        if k.startswith("optimizer."):
+            _, i, name = k.split(".", 2)
+            slots.setdefault(int(i), {})[name] = v
+    opt.load_state_dict({"state": slots, "param_groups": opt.state_dict()["param_groups"]})
