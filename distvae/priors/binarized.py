@@ -16,7 +16,7 @@ Gauss-Hermite (64 nodes: 1e-4 off at r sigma = 3), so there E|z| is taken in clo
 
     E[ln cosh(r z)] = r E|z| - ln 2 + 1/(2r) int_0^inf ln(1 + e^-s) [q(s/2r) + q(-s/2r)] ds
 
-Both are within 1e-7 nats of adaptive integration (tests/priors)."""
+Both are within 1e-6 nats of adaptive integration (tests/priors)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ from distvae.part import Hyper, Part, hold
 from distvae.posteriors.gaussian import NormalQ
 from distvae.priors.normal import kl_standard_normal, log_normal
 
-NODES = 48
-_HERMITE = np.polynomial.hermite_e.hermegauss(NODES)
-_LAGUERRE = np.polynomial.laguerre.laggauss(NODES)
+_HERMITE = np.polynomial.hermite_e.hermegauss(40)
+_LAGUERRE = np.polynomial.laguerre.laggauss(48)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,18 +76,25 @@ class BinarizedPrior(nn.Module):
         return kl_standard_normal(q.mu, q.var) + 0.5 * self.r.square() - self._expected_log_cosh(q.mu, q.var.sqrt())
 
     def _expected_log_cosh(self, mu: Tensor, sigma: Tensor) -> Tensor:
+        easy = self.r * sigma < 1.0  # evaluation only, so a look at the values is allowed
+        if easy.all():
+            return self._hermite(mu, sigma)
+        return torch.where(easy, self._hermite(mu, sigma), self._laguerre(mu, sigma))
+
+    def _hermite(self, mu: Tensor, sigma: Tensor) -> Tensor:
         x, w = (mu.new_tensor(a) for a in _HERMITE)
-        z = mu[..., None] + sigma[..., None] * x
-        smooth = (log_cosh(self.r * z) * (w / w.sum())).sum(-1)
+        return log_cosh(self.r * (mu[..., None] + sigma[..., None] * x)) @ (w / w.sum())
+
+    def _laguerre(self, mu: Tensor, sigma: Tensor) -> Tensor:
         s, v = (mu.new_tensor(a) for a in _LAGUERRE)
         two_r = 2.0 * self.r.clamp_min(1e-30)
         m, sd = mu[..., None], sigma[..., None]
         t = s / two_r
         density = (log_normal((t - m) / sd).exp() + log_normal((t + m) / sd).exp()) / sd  # q(t) + q(-t)
+        rest = density @ (v * s.exp() * (-s).exp().log1p()) / two_r
         a = mu / sigma
         mean_abs = 2.0 * sigma * log_normal(a).exp() + mu * torch.erf(a / math.sqrt(2.0))  # E|z|, folded normal
-        kinked = self.r * mean_abs - math.log(2.0) + (density * v * (s.exp() * (-s).exp().log1p())).sum(-1) / two_r
-        return torch.where(self.r * sigma < 1.0, smooth, kinked)
+        return self.r * mean_abs - math.log(2.0) + rest
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) of the mixture `[..., D]`, nats."""

@@ -1,0 +1,219 @@
+"""The commands. Human text goes to stderr, data to stdout; every reading command has --json.
+
+Exit codes: 0 ok, 1 bug, 2 usage or config, 3 some trials failed, 4 environment, 5 OUT is locked by another run, 130 Ctrl-C. Nothing heavy is imported
+before a command needs it: `distvae --help` answers without torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="distvae",
+    help="Sweep VAE variants from one YAML file to a rate-distortion curve.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Config = Annotated[Path, typer.Argument(help="the sweep's YAML file")]
+Out = Annotated[Path, typer.Argument(help="a sweep's output folder")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="override a value, as YAML")]
+Json = Annotated[bool, typer.Option("--json", help="machine-readable output on stdout")]
+
+
+@app.command()
+def sweep(
+    config: Config,
+    out: Annotated[Path, typer.Option("--out", help="where results go; run again with the same OUT to resume")],
+    set_: Sets = None,
+    address: Annotated[str | None, typer.Option(help="a running Ray cluster: auto or host:port; default: one of our own")] = None,
+) -> None:
+    """Train every trial of CONFIG that has not ended yet, then export the curve and its pictures."""
+    from distvae.config import check_out, load
+    from distvae.results.finish import finish
+    from distvae.sweep.check import check_data
+    from distvae.sweep.run import sweep as run
+
+    check_out(out)
+    study = load(config, set_ or ())
+    check_data(study)
+    say(f"{study.name}: {len(study.trials)} trials" + (f" ({study.duplicates} duplicates removed)" if study.duplicates else ""))
+    outcome = run(study, out, address=address)
+    finish(outcome, err)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def plan(
+    config: Config,
+    set_: Sets = None,
+    out: Annotated[Path | None, typer.Option("--out", help="count what is already done there")] = None,
+    probe: Annotated[bool, typer.Option(help="time a few steps for the estimate")] = True,
+    as_json: Json = False,
+) -> None:
+    """Count the trials, their groups and what is left, and estimate the time. Trains nothing for keeps."""
+    from distvae.config import load
+    from distvae.sweep.check import check_data
+    from distvae.sweep.estimate import overview, render
+
+    study = load(config, set_ or ())
+    check_data(study)
+    view = overview(study, out, probe=probe)
+    emit(view) if as_json else render(view, err)
+
+
+@app.command()
+def status(out: Out, as_json: Json = False) -> None:
+    """How far a sweep is: counts, failures with their logs, the best so far."""
+    from distvae.results.finish import render_status, summary
+
+    view = summary(existing(out))
+    emit(view) if as_json else render_status(view, err)
+
+
+@app.command()
+def export(
+    out: Out,
+    format_: Annotated[str, typer.Option("--format", help="parquet or csv")] = "parquet",
+    to: Annotated[Path | None, typer.Option(help="file to write; default: in OUT")] = None,
+) -> None:
+    """Write the rate-distortion curve from the ledger; prints its path."""
+    from distvae.results import ledger
+
+    if format_ not in ("parquet", "csv"):
+        raise UsageError(f"--format: {format_!r} is not one of parquet, csv")
+    print(ledger.export(existing(out), format_, to))
+
+
+@app.command()
+def plot(
+    out: Out,
+    kind: Annotated[str, typer.Option(help="rd, heat or all")] = "all",
+    x: Annotated[str, typer.Option(help="heat map: knob along x")] = "r",
+    y: Annotated[str, typer.Option(help="heat map: knob along y")] = "latent_dim",
+    value: Annotated[str, typer.Option(help="heat map: metric")] = "elbo_nats",
+    split: Annotated[str, typer.Option(help="split whose rows are drawn")] = "test",
+    color: Annotated[str | None, typer.Option(help="rd: knob that colours the points")] = None,
+) -> None:
+    """Draw the rate-distortion plane and a heat map over two knobs; prints the files' paths."""
+    from distvae.results.finish import draw
+
+    if kind not in ("rd", "heat", "all"):
+        raise UsageError(f"--kind: {kind!r} is not one of rd, heat, all")
+    for path in draw(existing(out), kind=kind, x=x, y=y, value=value, split=split, color=color):
+        print(path)
+
+
+@app.command()
+def ui(
+    out: Out,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port")] = 5000,
+) -> None:
+    """Serve MLflow's compare UI of a sweep on loopback; prints its URL, stops with Ctrl-C."""
+    from distvae.results.ui import serve
+
+    raise typer.Exit(serve(existing(out), port, say))
+
+
+@app.command()
+def sync(out: Out, uri: Annotated[str | None, typer.Option(help="MLflow tracking URI; default: the sweep's")] = None, as_json: Json = False) -> None:
+    """Bring MLflow up to date from the ledger. Safe to repeat: nothing is stored twice."""
+    from distvae.results.finish import sync_mlflow
+
+    view = sync_mlflow(existing(out), uri)
+    emit(view) if as_json else say(f"MLflow has {view['trials']} trials and {view['metrics']} metric points of {out}")
+
+
+@app.command()
+def parts(as_json: Json = False) -> None:
+    """Every part a YAML can choose, with its knobs, their ranges and meaning."""
+    from distvae.menu import menu, render
+
+    emit(menu()) if as_json else render(menu(), Console(highlight=False))
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of a sweep's YAML, for editors; on stdout."""
+    from distvae.config import schema as build
+
+    emit(build())
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What works on this machine, what does not, and the remedy."""
+    from distvae.doctor import examine, render
+
+    checks = examine()
+    emit(checks) if as_json else render(checks, err)
+    raise typer.Exit(0 if all(c["ok"] for c in checks if c["needed"]) else 4)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="overhead")],
+    as_json: Json = False,
+    trials: Annotated[int, typer.Option(min=2, help="trials on each side")] = 8,
+) -> None:
+    """Time distvae against the obvious alternative, side by side, in one run."""
+    from distvae.bench import load, render
+
+    result = load(name)(trials=trials, say=say)
+    emit(result) if as_json else render(result, err)
+
+
+class UsageError(Exception):
+    """A value of an option that is not allowed (exit code 2)."""
+
+
+def existing(out: Path) -> Path:
+    """OUT of a reading command: it must hold a sweep."""
+    from distvae.config import check_out
+
+    check_out(out)
+    if not (out / "points").is_dir() and not (out / "plan.parquet").exists():
+        raise UsageError(f"{out} holds no sweep (no plan.parquet, no points/); start one with: distvae sweep CONFIG --out {out}")
+    return out
+
+
+def emit(data: Any) -> None:
+    json.dump(data, sys.stdout, indent=1, default=str)
+    sys.stdout.write("\n")
+
+
+def say(text: str) -> None:
+    err.print(text, markup=False)
+
+
+def main() -> None:
+    """Entry point: exceptions that a user can mend become a line and an exit code, others stay tracebacks (exit 1)."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as e:
+        code = exit_code(e)
+        if code is None:
+            raise
+        for line in str(e).splitlines() or [type(e).__name__]:
+            say(line)
+        sys.exit(code)
+
+
+def exit_code(e: Exception) -> int | None:
+    """The exit code of an error a user can mend. By name, so that nothing is imported to find out."""
+    codes = {"ConfigError": 2, "DataError": 2, "UsageError": 2, "NothingToPlotError": 2, "ResourcesError": 4, "OutLockedError": 5}
+    return codes.get(type(e).__name__) if type(e).__module__.startswith("distvae") else None
+
+
+if __name__ == "__main__":
+    main()

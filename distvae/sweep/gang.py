@@ -1,0 +1,226 @@
+"""A trial on Ray: a class Trainable that owns a gang of rank actors in its own placement group, reused from trial to trial.
+
+Bundle 0 holds the Trainable (0.1 CPU: it only waits), bundle i + 1 rank i. The processes are started and DeepSpeed is imported once; `reset_config` swaps the trial. Rank 0
+writes the trial's checkpoints and commits its rows, so a trial is finished exactly when its file is in the ledger, whoever dies afterwards. Ray's own
+checkpoints are not used: on a retry, or under a new driver, a gang looks in `OUT/checkpoints/<key>` and goes on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.util.placement_group import get_current_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+REPORT_S = 1.5  # a running trial reports about this often, in whole epochs
+HEAD_CPU = 0.1
+
+
+def placement(workers: int, threads: int, gpus: float) -> tune.PlacementGroupFactory:
+    """0.1 CPU for the Trainable and threads - 0.1 for each rank: two one-worker trials, or one two-worker trial, fit two cores."""
+    rank = {"CPU": threads - HEAD_CPU, **({"GPU": gpus} if gpus else {})}
+    return tune.PlacementGroupFactory([{"CPU": HEAD_CPU}] + [rank] * workers, strategy="PACK")
+
+
+class Gang(tune.Trainable):
+    """Trains the trials it is handed, one after the other. Its config: `job` (what all trials share, see `run.py`) and
+    `task` (one trial: key, config_json, attempt, committed_epoch)."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        job = config["job"]
+        self.ranks = self._recruit(job)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._leave()
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            report = self._all("advance", REPORT_S)[0]
+        except Exception:
+            log(self.out, self.key, event="error", attempt=self.attempt, traceback=traceback.format_exc())
+            raise
+        self.ended = report["status"] is not None
+        return {**report, "trial_key": self.key, "done": self.ended}
+
+    def cleanup(self) -> None:
+        self._leave()
+        for rank in self.ranks:
+            ray.kill(rank)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:  # the ledger and our own checkpoints are the record
+        return None
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        return None
+
+    def _recruit(self, job: dict[str, Any]) -> list[Any]:
+        size, group = job["workers"], get_current_placement_group()
+        ranks = [
+            Rank.options(
+                num_cpus=job["threads"] - HEAD_CPU,
+                num_gpus=job["gpus"],
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i + 1),
+            ).remote(i, size, job)
+            for i in range(size)
+        ]
+        address = ray.get(ranks[0].open_store.remote())
+        ray.get([r.join.remote(address) for r in ranks])
+        return ranks
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        task = config["task"]
+        self.key, self.attempt, self.out = task["key"], task["attempt"], Path(config["job"]["out"])
+        self.ended = False
+        log(self.out, self.key, event="start", attempt=self.attempt, pid=os.getpid())
+        try:
+            self._all("begin", task)
+        except Exception:
+            log(self.out, self.key, event="error", attempt=self.attempt, traceback=traceback.format_exc())
+            raise
+
+    def _leave(self) -> None:
+        """Let go of the trial; if it has not ended, save it first."""
+        if not self.ended:
+            try:
+                self._all("save")
+            except Exception:
+                log(self.out, self.key, event="not saved", traceback=traceback.format_exc())
+
+    def _all(self, method: str, *args: Any) -> list[Any]:
+        return ray.get([getattr(r, method).remote(*args) for r in self.ranks])
+
+
+@ray.remote
+class Rank:
+    """One rank of a gang: a process that runs its half of trial after trial. It never speaks to MLflow."""
+
+    def __init__(self, rank: int, size: int, job: dict[str, Any]):
+        self.rank, self.size, self.job = rank, size, job
+        self.store: Any = None
+        self.runner: Any = None
+
+    def open_store(self) -> tuple[str, int] | None:
+        """Rank 0 opens the gang's meeting place on a port the system picks. A gang of one needs none."""
+        import torch
+
+        torch.set_num_threads(self.job["threads"])
+        if self.size == 1:
+            return None
+        import torch.distributed as dist
+
+        host = "127.0.0.1" if self.job["local"] else ray.util.get_node_ip_address()
+        self.store = dist.TCPStore(host, 0, self.size, is_master=True, wait_for_workers=False)
+        return host, self.store.port
+
+    def join(self, address: tuple[str, int] | None) -> None:
+        import torch
+
+        torch.set_num_threads(self.job["threads"])
+        if self.job["local"]:
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+        from distvae.training.world import meet
+
+        if address is not None and self.store is None:
+            import torch.distributed as dist
+
+            self.store = dist.TCPStore(*address, self.size, is_master=False)
+        device = "cuda" if self.job["gpus"] else "cpu"
+        self.world = meet(self.rank, self.size, device=device, store=self.store)
+        self.engine, self.note = self.job["engine"], None
+        if self.engine == "deepspeed":
+            try:
+                from distvae.training.deepspeed_engine import import_deepspeed
+
+                import_deepspeed()
+            except Exception as e:
+                self.engine, self.note = "torch", f"DeepSpeed cannot be imported ({e}): trained by engine: torch"
+
+    def begin(self, task: dict[str, Any]) -> None:
+        """Take up a trial, from its checkpoint if there is one."""
+        from distvae.results import ledger
+        from distvae.sweep.plan import trial_from_json
+        from distvae.training.loop import Runner
+
+        self._drop()
+        self.task, self.trial = task, trial_from_json(task["config_json"])
+        self.folder = Path(self.job["out"]) / "checkpoints" / task["key"]
+        self.committed = ledger.path(Path(self.job["out"]), task["key"], task["attempt"])
+        if self.committed.exists():  # it ended, and whoever was to hear of it died
+            return
+        self.runner = Runner(
+            self.trial,
+            world=self.world,
+            engine=self.engine,
+            deepspeed=self.job["deepspeed"],
+            folder=self.folder,
+            checkpoint_s=self.job["checkpoint_s"],
+        )
+        self.fresh = list(self.runner.rows)  # rows of an earlier driver, told again
+
+    def advance(self, seconds: float) -> dict[str, Any]:
+        """Train for about `seconds`; on the trial's end commit its rows. Rank 0's answer counts."""
+        if self.runner is None:
+            return self._already()
+        report = self.runner.advance(seconds)
+        rows, self.fresh = self.fresh + report.rows, []
+        if report.status is not None:
+            self._end(report.status)
+        if self.rank:
+            return {}
+        return {"rows": rows, "epoch": report.epoch, "status": report.status, "note": self.note}
+
+    def _already(self) -> dict[str, Any]:
+        import pyarrow.parquet as pq
+
+        row = pq.read_table(self.committed, columns=["status", "epoch"]).to_pylist()[-1]
+        return {"rows": [], "epoch": row["epoch"], "status": row["status"], "note": None}
+
+    def _end(self, status: str) -> None:
+        from distvae.results import ledger, rows
+        from distvae.training import checkpoint
+
+        if self.job["keep"] == "all":
+            self.runner.save()  # the last epoch, so that a longer run can extend it
+        if self.rank == 0:
+            if self.job["keep"] != "none":
+                self.runner.write_weights()
+            new = [r for r in self.runner.rows if r["epoch"] > self.task["committed_epoch"]]
+            table = rows.table(
+                self.trial,
+                new,
+                sweep=self.job["sweep"],
+                status=status,
+                attempt=self.task["attempt"],
+                device=self.world.device,
+                git_sha=self.job["git_sha"],
+            )
+            ledger.commit(Path(self.job["out"]), table)
+            log(Path(self.job["out"]), self.task["key"], event="end", status=status, epoch=self.runner.epoch)
+            checkpoint.prune(self.folder, self.job["keep"])
+        self._drop()
+
+    def save(self) -> None:
+        if self.runner is not None:
+            self.runner.save()
+
+    def _drop(self) -> None:
+        if self.runner is not None:
+            self.runner.close()
+        self.runner = None
+
+
+def log(out: Path, key: str, **event: Any) -> None:
+    """One line of OUT/logs/<key>.jsonl."""
+    folder = out / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"{key}.jsonl", "a") as f:
+        f.write(json.dumps({"unix_s": round(time.time(), 3), **event}) + "\n")

@@ -1,0 +1,133 @@
+"""What a person sees while a sweep runs: done, running, failed, ETA and the best so far; live on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_S = 10.0  # seconds between plain lines
+
+
+@dataclass
+class Progress:
+    """Counts of a sweep, updated by the driver's callbacks."""
+
+    total: int
+    skipped: int = 0  # ended in an earlier run
+    concurrency: int = 1
+    epochs: int = 1  # epochs of all trials still to run, for the ETA
+    done: int = 0
+    diverged: int = 0
+    failed: int = 0
+    running: dict[str, tuple[int, int]] = field(default_factory=dict)  # key -> (epoch, epochs)
+    best: dict[str, tuple[float, str]] = field(default_factory=dict)  # measure -> (valid elbo, what)
+    began: float = field(default_factory=time.monotonic)
+    trained: int = 0  # epochs so far
+    first_at: float | None = None  # when the first report came: start-up is not speed
+
+    @property
+    def ended(self) -> int:
+        return self.skipped + self.done + self.diverged + self.failed
+
+    def report(self, key: str, epoch: int, epochs: int, rows: list[dict[str, Any]], label: str) -> None:
+        before = self.running.get(key, (0, epochs))[0]
+        self.first_at = self.first_at or time.monotonic()
+        self.trained += max(0, epoch - before)
+        self.running[key] = (epoch, epochs)
+        for row in rows:
+            elbo, measure = row.get("elbo_nats"), row.get("measure")
+            if row["split"] == "valid" and elbo is not None and epoch == epochs:
+                if measure not in self.best or elbo > self.best[measure][0]:
+                    self.best[measure] = (elbo, label)
+
+    def end(self, key: str, status: str) -> None:
+        self.running.pop(key, None)
+        name = {"diverged": "diverged", "failed": "failed"}.get(status, "done")
+        setattr(self, name, getattr(self, name) + 1)
+
+    def eta_s(self) -> float | None:
+        """Seconds left, from epochs per second since the first report."""
+        if self.first_at is None or not self.trained:
+            return None
+        elapsed = time.monotonic() - self.first_at
+        if elapsed < 3:
+            return None
+        return max(0.0, (self.epochs - self.trained) * elapsed / self.trained)
+
+    def line(self) -> str:
+        parts = [f"{self.ended}/{self.total} done", f"{len(self.running)} running"]
+        parts += [f"{self.skipped} from an earlier run"] if self.skipped else []
+        parts += [f"{self.diverged} diverged"] if self.diverged else []
+        parts += [f"{self.failed} failed"]
+        eta = self.eta_s()
+        parts += [f"{duration(time.monotonic() - self.began)} so far", f"ETA {duration(eta) if eta is not None else '...'}"]
+        for measure, (elbo, label) in self.best.items():
+            parts.append(f"best valid ELBO {elbo:.2f} nats ({measure}; {label})")
+        return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`4m 05s`"""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}h {m:02d}m" if hours else f"{m}m {s:02d}s" if m else f"{s}s"
+
+
+class Display:
+    """Draws a `Progress` until closed, from a thread of its own."""
+
+    def __init__(self, progress: Progress, console: Console | None = None):
+        self.progress = progress
+        self.console = console or Console(stderr=True)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def __enter__(self) -> Display:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=2)
+
+    def say(self, text: str) -> None:
+        """A plain line, above the live display if there is one."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def _run(self) -> None:
+        if not self.console.is_terminal:
+            shown = ""
+            while not self._stop.wait(PLAIN_S if shown else 1.0):
+                line = self.progress.line()
+                if line != shown:
+                    self.say(line)
+                shown = line
+            self.say(self.progress.line())
+            return
+        with Live(console=self.console, refresh_per_second=4, transient=False) as live:
+            while not self._stop.wait(0.25):
+                live.update(self._picture())
+            live.update(self._picture())
+
+    def _picture(self) -> Table:
+        p, grid = self.progress, Table.grid(padding=(0, 1))
+        width = 40
+        full = int(width * p.ended / max(1, p.total))
+        bar = Text("█" * full, style="green") + Text("─" * (width - full), style="dim")
+        grid.add_row(bar, f"{p.ended}/{p.total}")
+        grid.add_row(Text(p.line(), overflow="fold"))
+        for key, (epoch, epochs) in list(p.running.items())[:8]:
+            grid.add_row(Text(f"  {key}  epoch {epoch}/{epochs}", style="dim"))
+        return grid
+
+
+def interactive() -> bool:
+    return sys.stderr.isatty()

@@ -1,0 +1,314 @@
+"""The driver of a sweep: plan, skip what has ended, train the rest on Ray Tune, export.
+
+The ledger decides what is left to do, never Tune: a trial with a committed end is not planned again, a failed one always is. Tune schedules, places and retries; its own
+state is thrown away. The first Ctrl-C (or SIGTERM) drains: running trials save and stop. A second one stops hard."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distvae.results import ledger, rows
+from distvae.results.provenance import git_sha
+from distvae.study import Study
+from distvae.sweep import cluster
+from distvae.sweep.lock import hold_out
+from distvae.sweep.plan import write_plan
+from distvae.sweep.progress import Display, Progress
+from distvae.trial import Trial
+
+RETRIES = 1  # a trial that raises, or whose worker dies, gets one more go
+
+
+@dataclass
+class Outcome:
+    """How a sweep ended."""
+
+    out: Path
+    planned: int
+    status: dict[str, str] = field(default_factory=dict)  # trial key -> finished | diverged | failed, of planned trials
+    interrupted: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def count(self, status: str) -> int:
+        return sum(s == status for s in self.status.values())
+
+    @property
+    def exit_code(self) -> int:
+        return 130 if self.interrupted else 3 if self.count("failed") else 0
+
+
+def remaining(study: Study, ended: dict[str, Any]) -> list[tuple[Trial, dict[str, Any]]]:
+    """The trials left to run, with their tasks: no end committed, a failed one, or one planned for more epochs than it has."""
+    todo = []
+    for trial in study.trials:
+        past = ended.get(trial.key)
+        if past is not None and past.status in ("diverged", "stopped"):
+            continue
+        if past is not None and past.status == "finished" and past.epoch >= trial.train.epochs:
+            continue
+        task = {
+            "key": trial.key,
+            "config_json": json.dumps(trial.config()),
+            "attempt": 0 if past is None else past.attempt + 1,
+            "committed_epoch": 0 if past is None else past.epoch,
+        }
+        todo.append((trial, task))
+    return todo
+
+
+def sweep(study: Study, out: Path, *, address: str | None = None, display: bool = True) -> Outcome:
+    """Run (or resume) `study` into `out`. Idempotent: what has ended is never run again.
+
+    Raises OutLockedError if another sweep owns `out`."""
+    with hold_out(out):
+        ended, damaged = ledger.scan(out)
+        write_plan(out, study, keep=set(ended))
+        todo = remaining(study, ended)
+        outcome = Outcome(out, len(study.trials))
+        outcome.notes += damaged
+        progress = Progress(total=len(study.trials), skipped=len(study.trials) - len(todo))
+        progress.epochs = sum(t.train.epochs for t, _ in todo)
+        if todo:
+            with Display(progress) as shown if display else _quiet(progress) as shown:
+                for line in damaged:
+                    shown.say(line)
+                _Driver(study, out, todo, outcome, progress, shown.say, address).run()
+        latest, _ = ledger.scan(out)
+        outcome.status = {t.key: latest[t.key].status for t in study.trials if t.key in latest}
+        return outcome
+
+
+class _Driver:
+    """One launch of Tune over the trials that are left."""
+
+    def __init__(
+        self,
+        study: Study,
+        out: Path,
+        todo: list[tuple[Trial, dict[str, Any]]],
+        outcome: Outcome,
+        progress: Progress,
+        say: Callable[[str], None],
+        address: str | None,
+    ):
+        self.study, self.out, self.outcome = study, out.absolute(), outcome
+        self.progress, self.say, self.address = progress, say, address
+        self.trials = {t.key: t for t, _ in todo}
+        self.tasks = {task["key"]: task for _, task in todo}
+        self.draining = threading.Event()
+        self.tracker = self._tracker()
+
+    def run(self) -> None:
+        self.tracker.open()
+        try:
+            with self._signals(), cluster.connect(self.address) as local:
+                self._fit(local)
+        finally:
+            for key in list(self.progress.running):
+                self.tracker.end(key, "interrupted")
+            lost = self.tracker.close(timeout_s=60.0)
+            if lost:
+                self.outcome.notes.append(
+                    f"MLflow did not take {lost} events; nothing is lost: run `distvae sync {self.out}` when it is back"
+                )
+
+    def _fit(self, local: bool) -> None:
+        from ray import tune
+
+        from distvae.sweep.gang import Gang, placement
+
+        if self.draining.is_set():
+            return
+        r, scratch = self.study.resources, cluster.storage()
+        per_trial = r.workers * r.threads
+        if local and per_trial > max(1, cluster.cores()):
+            raise ResourcesError(
+                f"a trial needs {per_trial} cores (resources.workers {r.workers} x threads {r.threads}) and this machine "
+                f"has {cluster.cores()}: lower them, or give --address of a larger Ray cluster"
+            )
+        concurrency = r.concurrency or (max(1, cluster.cores() // per_trial) if local else None)
+        self.progress.concurrency = concurrency or 1
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency or "auto")
+        tuner = tune.Tuner(
+            tune.with_resources(Gang, placement(r.workers, r.threads, r.gpus)),
+            param_space={"job": self._job(local), "task": tune.grid_search(list(self.tasks.values()))},
+            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=concurrency),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(scratch),
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                stop=self._stopper(),
+                callbacks=[self._callback()],
+                verbose=0,
+                log_to_file=False,
+            ),
+        )
+        try:
+            tuner.fit()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _job(self, local: bool) -> dict[str, Any]:
+        engine, r = self.study.engine, self.study.resources
+        if engine == "deepspeed" and local and importlib.util.find_spec("deepspeed") is None:
+            engine = "torch"
+            self.say("DeepSpeed is not installed here: trials are trained by engine: torch, with equal rows")
+        return {
+            "out": str(self.out),
+            "sweep": self.study.name,
+            "engine": engine,
+            "deepspeed": self.study.deepspeed,
+            "workers": r.workers,
+            "threads": r.threads,
+            "gpus": r.gpus,
+            "checkpoint_s": r.checkpoint_s,
+            "keep": r.keep,
+            "local": local,
+            "git_sha": git_sha(),
+        }
+
+    # --- what Tune tells us -----------------------------------------------------------------------------------------
+
+    def _callback(self) -> Any:
+        from ray import tune
+
+        driver = self
+
+        class Watch(tune.Callback):
+            def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+                driver.started(trial.config["task"]["key"])
+
+            def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
+                driver.reported(result)
+
+            def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+                driver.failed(trial.config["task"], trial)
+
+        return Watch()
+
+    def started(self, key: str) -> None:
+        trial = self.trials[key]
+        self.progress.running.setdefault(key, (0, trial.train.epochs))
+        self.tracker.start(trial)
+
+    def reported(self, result: dict[str, Any]) -> None:
+        key = result["trial_key"]
+        trial = self.trials[key]
+        if result.get("note") and result["note"] not in self.outcome.notes:
+            self.outcome.notes.append(result["note"])
+            self.say(result["note"])
+        self.progress.report(key, result["epoch"], trial.train.epochs, result["rows"], label(trial))
+        self.tracker.rows(key, result["rows"])
+        if result["status"] is not None:
+            self.progress.end(key, result["status"])
+            self.tracker.end(key, result["status"])
+
+    def failed(self, task: dict[str, Any], tune_trial: Any) -> None:
+        """Tune gave the trial up after its retry: its end is committed here, for its process may be dead."""
+        from distvae.sweep.gang import log
+
+        key, trial = task["key"], self.trials[task["key"]]
+        log(self.out, key, event="failed", attempt=task["attempt"], error=str(getattr(tune_trial, "error_file", "")))
+        table = rows.table(
+            trial, [], sweep=self.study.name, status="failed", attempt=task["attempt"], device="", git_sha=git_sha()
+        )
+        ledger.commit(self.out, table)
+        self.progress.end(key, "failed")
+        self.tracker.end(key, "failed")
+        self.say(f"trial {key} ({label(trial)}) failed twice: see {self.out / 'logs' / key}.jsonl; the sweep goes on")
+
+    def _stopper(self) -> Any:
+        from ray import tune
+
+        draining = self.draining
+
+        class Drain(tune.Stopper):
+            def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+                return draining.is_set()
+
+            def stop_all(self) -> bool:
+                return draining.is_set()
+
+        return Drain()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """First SIGINT or SIGTERM: drain. Second: stop now."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(signum: int, frame: Any) -> None:
+            if self.draining.is_set():
+                cluster.kill_children()
+                os._exit(130)
+            self.draining.set()
+            self.outcome.interrupted = True
+            self.say("stopping: running trials save and stop; the same command goes on from there (Ctrl-C again: stop now)")
+
+        old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for s, h in old.items():
+                signal.signal(s, h)
+
+    def _tracker(self) -> Any:
+        from distvae.results.tracking import Tracker
+
+        return Tracker(
+            self.study.tracking.uri,
+            out=self.out,
+            sweep=self.study.name,
+            created_ms=created_ms(self.out),
+            resolved_yaml=self.study.resolved,
+            log=self.say,
+        )
+
+
+class ResourcesError(Exception):
+    """The machine or cluster cannot hold a trial (exit code 4)."""
+
+
+class _quiet:
+    """A display that shows nothing."""
+
+    def __init__(self, progress: Progress):
+        pass
+
+    def __enter__(self) -> _quiet:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+
+def label(trial: Trial) -> str:
+    """The five axes and the seed, as people write them: `r=0.5 beta=1 d=8 seed=0`."""
+    named = {k: v for k, v in trial.knob_columns().items() if v is not None}
+    named["d"] = named.pop("latent_dim")
+    return " ".join(f"{k}={v:g}" for k, v in {**named, "seed": trial.seed}.items())
+
+
+def created_ms(out: Path) -> int:
+    """When OUT was first swept: the zero of MLflow's deterministic timestamps. Written once."""
+    path = out / ".created_ms"
+    if not path.exists():
+        temp = out / f".created_ms.{os.getpid()}"
+        temp.write_text(str(int(time.time() * 1000)))
+        os.replace(temp, path)
+    return int(path.read_text())
