@@ -1,6 +1,6 @@
 """One rank's half of one trial: epochs, evaluation, checkpoints. Written for one worker; `World` supplies the others.
 
-What a step does is spelt out in `Runner._step`, and a test holds it, step for step, against a loop written by hand."""
+What a step does is spelt out in `Runner.step_on`, and a test holds it, step for step, against a loop written by hand."""
 
 from __future__ import annotations
 
@@ -110,10 +110,10 @@ class Runner:
         self.vae.train()
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for rows in np.split(order, range(size, n, size)):
-            total += self._step(rows)
+            total += self.step_on(rows)
         return self.world.sum(float(total)) / n
 
-    def _step(self, rows: NDArray[np.int64]) -> torch.Tensor:
+    def step_on(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """One optimizer step on a global batch of training rows. Returns this rank's summed loss."""
         train, step, n = self.trial.train, self.step_count, len(rows)
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)

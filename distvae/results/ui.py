@@ -1,0 +1,85 @@
+"""`distvae ui`: MLflow's own server over a sweep's SQLite store, on loopback only; it goes when we go."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+START_S = 120.0
+
+
+def serve(out: Path, port: int, say: Callable[[str], None]) -> int:
+    """Serve until Ctrl-C; prints the URL on stdout once the server answers. Returns the exit code."""
+    from distvae.results.tracking import store_uri
+
+    db = out / "mlflow.db"
+    if not db.exists():
+        say(f"{db}: not there yet; `distvae sync {out}` makes it from the ledger")
+        return 2
+    try:
+        port = free_port(port)
+    except OSError as e:
+        say(f"port {port}: {e.strerror or e}; choose another with --port, or --port 0 for any free one")
+        return 4
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri(out)]
+    command += ["--default-artifact-root", str((out / "mlartifacts").absolute()), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1"]
+    log = out / "logs" / "ui.log"
+    log.parent.mkdir(exist_ok=True)
+    with open(log, "w") as f:
+        server = subprocess.Popen(command, stdout=f, stderr=subprocess.STDOUT, start_new_session=True)
+    old = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        url = f"http://127.0.0.1:{port}"
+        say("starting MLflow ...")
+        if not _answers(url, server):
+            say(f"MLflow did not start; its log: {log}")
+            return 4
+        print(url, flush=True)
+        say("Ctrl-C stops it")
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, old)
+        _end(server)
+
+
+def free_port(port: int) -> int:
+    """`port` if it can be had on loopback, any free one for 0. Raises OSError."""
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(("127.0.0.1", port))
+        return s.getsockname()[1]
+
+
+def _answers(url: str, server: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2):
+                return True
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    return False
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End the server and the workers of its session."""
+    for sig in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, sig)
+        except ProcessLookupError:
+            return
+        try:
+            server.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            continue

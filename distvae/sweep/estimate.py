@@ -1,0 +1,129 @@
+"""`distvae plan`: what a sweep will be, before it is. The time comes from a probe that really trains a few steps and evaluates once; nothing is
+printed that was not measured here."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from distvae.study import Study
+from distvae.sweep.cluster import cores
+from distvae.sweep.progress import duration
+from distvae.trial import Trial, flatten
+
+PROBE_STEPS = 30
+PROBES = 2  # groups timed; larger ones first
+
+
+def overview(study: Study, out: Path | None, *, probe: bool) -> dict[str, Any]:
+    """Counts, axes, groups, what is left in `out`, and (with `probe`) seconds per trial and in all."""
+    from distvae.sweep.run import remaining
+
+    ended: dict[str, Any] = {}
+    if out is not None:
+        from distvae.results import ledger
+
+        ended = ledger.peek(out)
+    todo = [t for t, _ in remaining(study, ended)]
+    groups = Counter(t.fusion_group for t in study.trials)
+    concurrency = study.resources.concurrency or max(1, cores() // (study.resources.workers * study.resources.threads))
+    view: dict[str, Any] = {
+        "name": study.name,
+        "trials": len(study.trials),
+        "duplicates_removed": study.duplicates,
+        "configurations": len({t.config_key for t in study.trials}),
+        "seeds": sorted({t.seed for t in study.trials}),
+        "left": len(todo),
+        "axes": _axes(study),
+        "groups": [_group(g, n, study) for g, n in groups.most_common()],
+        "engine": study.engine,
+        "concurrency": concurrency,
+    }
+    if probe and todo:
+        view["estimate"] = _estimate(todo, groups, concurrency)
+    return view
+
+
+def _axes(study: Study) -> dict[str, list[Any]]:
+    """Every dotted name that varies, with its values in order of appearance."""
+    seen: dict[str, dict[str, Any]] = {}
+    for t in study.trials:
+        for name, value in flatten(t.config()):
+            seen.setdefault(name, {})[repr(value)] = value
+    return {name: list(values.values()) for name, values in seen.items() if len(values) > 1}
+
+
+def _group(group: str, n: int, study: Study) -> dict[str, Any]:
+    first = next(t for t in study.trials if t.fusion_group == group)
+    return {"group": group, "trials": n, "posterior": first.vae.posterior.type, "prior": first.vae.prior.type, "data": first.data.type}
+
+
+def _estimate(todo: list[Trial], groups: Counter[str], concurrency: int) -> dict[str, Any]:
+    """Train `PROBE_STEPS` of the widest trial of the largest groups, one thread, and scale by steps and evaluations."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        probed: dict[str, tuple[float, float]] = {}
+        for group, _ in groups.most_common(PROBES):
+            mine = [t for t in todo if t.fusion_group == group]
+            if mine:
+                probed[group] = _probe(max(mine, key=lambda t: t.vae.latent_dim))
+    finally:
+        torch.set_num_threads(threads)
+    mean = tuple(sum(v[i] for v in probed.values()) / len(probed) for i in (0, 1))
+    seconds = [_seconds(t, *probed.get(t.fusion_group, mean)) for t in todo]
+    return {
+        "seconds_per_trial": sum(seconds) / len(seconds),
+        "seconds": sum(seconds) / concurrency,
+        "what": f"{PROBE_STEPS} steps and one evaluation of {len(probed)} trial(s), engine: torch, {concurrency} at a time; start-up not counted",
+    }
+
+
+def _probe(trial: Trial) -> tuple[float, float]:
+    """(seconds per step, seconds per evaluation)."""
+    import numpy as np
+
+    from distvae.training.loop import Runner
+
+    runner = Runner(trial)
+    n, size = len(runner.train), trial.train.batch_size
+    rows = [np.arange(i, i + min(size, n)) % n for i in range(0, PROBE_STEPS * size, size)]
+    runner.step_on(rows[0])
+    started = time.perf_counter()
+    for r in rows:
+        runner.step_on(r)
+    stepped = time.perf_counter()
+    runner.evaluator.rows(epoch=0, step=0)
+    return (stepped - started) / len(rows), time.perf_counter() - stepped
+
+
+def _seconds(t: Trial, step_s: float, evaluate_s: float) -> float:
+    from distvae.data import load
+
+    steps = -(-len(load(t.data).train) // t.train.batch_size) * t.train.epochs
+    return steps * step_s + -(-t.train.epochs // t.evaluate.every) * evaluate_s
+
+
+def render(view: dict[str, Any], console: Console) -> None:
+    v = view
+    console.print(f"{v['name']}: {v['trials']} trials = {v['configurations']} configurations x {len(v['seeds'])} seeds", markup=False)
+    if v["duplicates_removed"]:
+        console.print(f"{v['duplicates_removed']} duplicates removed")
+    table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
+    for name, values in v["axes"].items():
+        shown = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in values[:8])
+        table.add_row(name, f"{len(values)} values", shown + (", ..." if len(values) > 8 else ""))
+    console.print(table)
+    console.print(f"{len(v['groups'])} groups (alike but for float knobs, seed and latent_dim)")
+    if v["left"] < v["trials"]:
+        console.print(f"{v['trials'] - v['left']} ended already, {v['left']} left")
+    if "estimate" in v:
+        e = v["estimate"]
+        console.print(f"about {duration(e['seconds'])} ({e['seconds_per_trial']:.2g} s a trial; {e['what']})", markup=False)
