@@ -118,7 +118,7 @@ def _download(reader: Any, cache: Path) -> None:
             got = Path(reader(folder, download=True).raw_folder)
         except (RuntimeError, OSError) as e:
             raise DataError(
-                f"{raw}: download failed: {e}. Fetch the four files yourself "
+                f"{raw}: download failed: {' '.join(str(e).split())} Fetch the four files yourself "
                 f"and set data.root to the folder that holds {reader.__name__}/raw"
             ) from e
         for name in plain:
