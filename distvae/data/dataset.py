@@ -1,8 +1,11 @@
-"""What a data part returns, and the addressed split every part with a split of its own uses."""
+"""What a data part returns, the addressed split every part with a split of its own uses, and the process's memory of
+loaded data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,3 +63,14 @@ def stratified(y: NDArray[np.int64], n: int, *, seed: int) -> NDArray[np.bool_]:
     mask = np.zeros(len(y), dtype=bool)
     mask[chosen] = True
     return mask
+
+
+def load(part: Any) -> Dataset:
+    """`part.load()`, remembered: one worker process runs hundreds of trials on the same data. Where `seed` only orders
+    the examples (`draws` is false), every seed shares one copy. Nobody writes to what it returns."""
+    return _load(part if part.draws else replace(part, seed=0))
+
+
+@lru_cache(maxsize=4)
+def _load(part: Any) -> Dataset:
+    return part.load()

@@ -1,10 +1,10 @@
-"""scikit-learn's bundled handwritten digits: 1,797 real 8x8 images (UCI optical digits), 10 classes. Grey levels 0..16 become pixels in
-[0, 1]. A fixed stratified 80/10/10 split: 1,437 train, 180 valid, 180 test."""
+"""scikit-learn's bundled handwritten digits: 1,797 real 8x8 images (UCI optical digits), 10 classes. Grey levels 0..16
+become pixels in [0, 1]. A fixed stratified 80/10/10 split: 1,437 train, 180 valid, 180 test."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
@@ -21,12 +21,14 @@ class Digits(Part):
     type: Literal["digits"] = "digits"
     seed: Annotated[int, Hyper(low=0, high=2**63 - 1, doc="order of the training examples")] = 0
 
+    draws: ClassVar[bool] = False  # does `seed` change the examples, or only their order?
+
     def load(self) -> Dataset:
         from sklearn.datasets import load_digits
 
-        bunch = load_digits()
-        x = (bunch.data.reshape(-1, 1, 8, 8) / 16.0).astype(np.float32)
-        y = bunch.target.astype(np.int64)
+        pixels, labels = load_digits(return_X_y=True)
+        x = (np.asarray(pixels).reshape(-1, 1, 8, 8) / 16.0).astype(np.float32)
+        y = np.asarray(labels).astype(np.int64)
         index = np.arange(len(x))
         held = stratified(y, 360, seed=_SPLIT_SEED)
         test = held.copy()

@@ -1,0 +1,176 @@
+"""MNIST and its relatives in idx files (LeCun), read by torchvision's own loaders.
+
+Two things those do not do. They unpack beside the originals, so a folder that cannot be written, or that many workers
+read at once, fails: here a folder of `.gz` files is only ever read, and each file, once it has the md5 of torchvision's
+table, is unpacked into the user's cache by rename. And they assert on a bad header: here every file is checked first,
+and the error says which one and what to do.
+
+`$DISTVAE_DATA/<type>` is the default folder, then the user's cache ($XDG_CACHE_HOME/distvae). A folder is laid out as
+torchvision has it: `MNIST/raw/train-images-idx3-ubyte[.gz]`, and three more. Downloads go to the cache, never there."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from distvae.data.dataset import DataError, Dataset, Split, stratified
+
+_SPLIT_SEED = 0  # which training images are held out is part of the data set's identity, not a knob
+_SIZE = 28
+_UBYTE = 8  # idx's code of unsigned bytes
+
+
+def load_idx(kind: str, loader: str, *, root: str | None, download: bool, valid: int) -> Dataset:
+    """The data set `kind` by `torchvision.datasets.<loader>`: uint8 `[N, 1, 28, 28]`, ids in file order, then test."""
+    import torchvision.datasets  # seconds, and only these loaders need it
+
+    original = getattr(torchvision.datasets, loader)
+    # The loader finds its folder by its class's name, and would unpickle an old `processed/training.pt`.
+    reader = type(loader, (original,), {"_check_legacy_exist": lambda self: False})
+    folder = _folder(kind, loader, reader, root=root, download=download)
+    train, test = (reader(folder, train=t, download=False) for t in (True, False))
+    x, y = train.data.numpy()[:, None], train.targets.numpy()
+    if valid >= len(x):
+        raise DataError(f"data.valid: {valid} of {len(x)} training images held out leaves none to train on: lower it")
+    index, held = np.arange(len(x)), stratified(y, valid, seed=_SPLIT_SEED)
+    x_test, y_test = test.data.numpy()[:, None], test.targets.numpy()
+    return Dataset(
+        kind,
+        Split(x[~held], y[~held], index[~held]),
+        Split(x[held], y[held], index[held]),
+        Split(x_test, y_test, len(x) + np.arange(len(x_test))),
+    )
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/distvae, ~/.cache/distvae by default."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distvae"
+
+
+def _folder(kind: str, loader: str, reader: Any, *, root: str | None, download: bool) -> Path:
+    """A folder with the four files unpacked and sound."""
+    packed = {name: md5 for name, md5 in reader.resources}
+    plain = [name.removesuffix(".gz") for name in packed]
+    base, where = _root(kind, root)
+    raw, cache = base / loader / "raw", cache_folder()
+    if all((raw / name).is_file() for name in plain):
+        _check(raw, plain)
+        return base
+    missing = [name for name in packed if not (raw / name).is_file()]
+    if missing and download:
+        _download(reader, cache)
+    elif missing:
+        raise DataError(
+            f"{raw}: {', '.join(missing)} not found ({where}). "
+            f"Set data.root to the folder that holds {loader}/raw/*-ubyte[.gz], or data.download: true"
+        )
+    else:
+        for name, md5 in packed.items():
+            _unpack(raw / name, md5, cache / loader / "raw" / name.removesuffix(".gz"))
+    _check(cache / loader / "raw", plain)
+    return cache
+
+
+def _root(kind: str, root: str | None) -> tuple[Path, str]:
+    """The folder to read, and where its name came from."""
+    if root is not None:
+        return Path(root).expanduser().absolute(), f"data.root: {root}"
+    if base := os.environ.get("DISTVAE_DATA"):
+        return Path(base).expanduser().absolute() / kind, "data.root: null, so $DISTVAE_DATA"
+    return cache_folder(), "data.root: null and $DISTVAE_DATA not set, so the user's cache"
+
+
+def _unpack(source: Path, md5: str, target: Path) -> None:
+    # Checked even when the cache has it: a damaged original must not depend on who ran first.
+    with source.open("rb") as f:
+        found = hashlib.file_digest(f, "md5").hexdigest()
+    if found != md5:
+        raise DataError(
+            f"{source}: md5 {found}, expected {md5}: truncated or altered. "
+            "Replace the file, or remove it and set data.download: true"
+        )
+    if not target.is_file():
+        with gzip.open(source) as f, _replacing(target) as out:
+            shutil.copyfileobj(f, out)
+
+
+def _download(reader: Any, cache: Path) -> None:
+    """torchvision's download, in a folder of its own: it writes in place, and another worker may read the cache."""
+    raw = cache / reader.__name__ / "raw"
+    plain = [name.removesuffix(".gz") for name, _ in reader.resources]
+    if all((raw / name).is_file() for name in plain):
+        return
+    with _cache_errors(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(dir=cache, prefix=".download-")
+    with temporary as folder:
+        try:
+            got = Path(reader(folder, download=True).raw_folder)
+        except (RuntimeError, OSError) as e:
+            raise DataError(
+                f"{raw}: download failed: {' '.join(str(e).split())} Fetch the four files yourself "
+                f"and set data.root to the folder that holds {reader.__name__}/raw"
+            ) from e
+        for name in plain:
+            with (got / name).open("rb") as f, _replacing(raw / name) as out:
+                shutil.copyfileobj(f, out)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[IO[bytes]]:
+    """A file beside `target` that takes its name once whole: another worker sees all of it or nothing."""
+    with _cache_errors(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+        try:
+            with os.fdopen(fd, "wb") as f:
+                yield f
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+@contextmanager
+def _cache_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise DataError(f"{folder}: {e.strerror or e}. Set XDG_CACHE_HOME to a folder you can write") from e
+
+
+def _check(raw: Path, names: list[str]) -> None:
+    """Headers, sizes, and as many labels as images."""
+    counts = {name: _idx_count(raw / name, (_SIZE, _SIZE) if "images" in name else ()) for name in names}
+    for split in {name.split("-")[0] for name in names}:
+        if len({n for name, n in counts.items() if name.startswith(split)}) > 1:
+            raise DataError(f"{raw}: the {split} files disagree on the number of images: {counts}. Replace them")
+
+
+def _idx_count(path: Path, item: tuple[int, ...]) -> int:
+    """Items in an idx file of unsigned bytes: magic 0 0 8 ndim, big-endian sizes, then the bytes they announce."""
+    remedy = "Replace the file, or remove its folder and set data.download: true"
+    with path.open("rb") as f:
+        head = f.read(4 * (len(item) + 2))
+    magic = bytes((0, 0, _UBYTE, len(item) + 1))
+    if len(head) < 4 * (len(item) + 2) or head[:4] != magic:
+        raise DataError(
+            f"{path}: not an idx file of this kind: begins {head[:4].hex()}, expected {magic.hex()}. {remedy}"
+        )
+    n, *shape = np.frombuffer(head[4:], dtype=">u4").tolist()
+    if tuple(shape) != item or n == 0:
+        raise DataError(f"{path}: {n} items of shape {tuple(shape)}, expected some of shape {item}. {remedy}")
+    size, expected = path.stat().st_size, len(head) + n * math.prod(item)
+    if size != expected:
+        raise DataError(f"{path}: {size} bytes, but its header announces {expected}. {remedy}")
+    return n

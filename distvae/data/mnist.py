@@ -1,0 +1,29 @@
+"""MNIST (LeCun, Cortes, Burges): 60,000 + 10,000 grey 28x28 images of handwritten digits, by torchvision's loader. The
+official test set is `test`; `valid` is held out of the official training set, the same images whatever `seed` is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from distvae.data.dataset import Dataset
+from distvae.data.idx import load_idx
+from distvae.part import Hyper, Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mnist(Part):
+    """MNIST, 28x28, grey."""
+
+    type: Literal["mnist"] = "mnist"
+    root: Annotated[
+        str | None, Hyper(doc="folder above MNIST/raw; null = $DISTVAE_DATA/mnist, else the user's cache", key=False)
+    ] = None
+    download: Annotated[bool, Hyper(doc="fetch into the user's cache what root lacks", key=False)] = False
+    valid: Annotated[int, Hyper(low=0, below=60_000, doc="training images held out, stratified; 0 = none")] = 5_000
+    seed: Annotated[int, Hyper(low=0, high=2**63 - 1, doc="order of the training examples")] = 0
+
+    draws: ClassVar[bool] = False
+
+    def load(self) -> Dataset:
+        return load_idx("mnist", "MNIST", root=self.root, download=self.download, valid=self.valid)
