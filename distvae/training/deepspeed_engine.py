@@ -81,11 +81,10 @@ class DeepSpeedEngine:
             p.copy_(f(p))
             return
         from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
-        from deepspeed.zero import GatheredParameters
 
         value = f(safe_get_full_fp32_param(p))
         safe_set_full_fp32_param(p, value)
-        with GatheredParameters([p], modifier_rank=0, enabled=self.stage == 3):
+        with import_deepspeed().zero.GatheredParameters([p], modifier_rank=0, enabled=self.stage == 3):
             p.copy_(value)
 
     def state(self) -> dict[str, Tensor]:

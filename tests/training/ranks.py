@@ -1,0 +1,43 @@
+"""Runs trials on several gloo ranks in processes of their own, below Ray."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from distvae.config import trial_from_data
+from distvae.training.loop import Runner
+from distvae.training.world import meet, part_ways
+
+
+def train_on(size: int, jobs: list[dict], tmp: Path) -> list[list[dict]]:
+    """Rows of each job, trained by `size` ranks. A job is {trial, engine, deepspeed}."""
+    (tmp / "jobs.json").write_text(json.dumps(jobs))
+    store = tmp / f"store{size}"
+    ranks = [
+        subprocess.Popen([sys.executable, __file__, str(r), str(size), str(tmp), str(store)], stderr=subprocess.PIPE)
+        for r in range(size)
+    ]
+    errors = [p.communicate(timeout=240)[1].decode() for p in ranks]
+    assert all(p.returncode == 0 for p in ranks), "\n".join(errors)
+    return json.loads((tmp / f"rows{size}.json").read_text())
+
+
+def main(rank: int, size: int, tmp: Path, store: str) -> None:
+    torch.set_num_threads(1)
+    world = meet(rank, size, store=dist.FileStore(store, size))
+    rows = []
+    for job in json.loads((tmp / "jobs.json").read_text()):
+        runner = Runner(trial_from_data(job["trial"]), world=world, engine=job["engine"], deepspeed=job.get("deepspeed"))
+        rows.append(runner.advance().rows)
+        runner.close()
+    if rank == 0:
+        (tmp / f"rows{size}.json").write_text(json.dumps(rows))
+    part_ways()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

@@ -1,0 +1,68 @@
+"""One trial on two workers gives the rows of one worker, and DeepSpeed's those of plain torch: fp32, 3 epochs, whatever looks at the whole
+batch, with an uneven last batch (1437 examples, 1437 mod 100 = 37, odd)."""
+
+import pytest
+from ranks import train_on
+
+BASE = {"train": {"epochs": 3, "batch_size": 100}, "vae": {"encoder": {"type": "mlp", "hidden": [32]}, "latent_dim": 5}}
+DU = {"posterior": {"type": "du", "gamma": 0.7, "p_keep": 0.8}, "prior": {"type": "binarized", "r": 0.5}}
+TRIALS = {
+    "plain": BASE,
+    "du": {**BASE, "vae": {**BASE["vae"], **DU}},
+    "optimal sigma": {**BASE, "vae": {**BASE["vae"], "likelihood": {"type": "gaussian", "mode": "optimal"}}},
+    "batch capacity": {**BASE, "objective": {"type": "capacity", "capacity": 50.0, "weight": 2.0, "reduction": "batch_sum"}},
+    "clipped": {**BASE, "train": {**BASE["train"], "clip_norm": 5.0, "optimizer": "adamw", "weight_decay": 0.1}},
+}
+STAGES = {"zero0": 0, "zero1": 1, "zero2": 2}
+METRICS = ("rate_nats", "distortion_nats", "distortion_mse", "elbo_nats", "objective", "rate_se")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """(workers, engine, trial) -> rows. Two launches for everything: start-up dominates."""
+    jobs = {("torch", name): {"trial": t, "engine": "torch"} for name, t in TRIALS.items()}
+    jobs |= {("deepspeed", name): {"trial": t, "engine": "deepspeed"} for name, t in TRIALS.items()}
+    for zero, stage in STAGES.items():
+        block = {"zero_optimization": {"stage": stage}}
+        jobs[zero, "du"] = {"trial": TRIALS["du"], "engine": "deepspeed", "deepspeed": block}
+    jobs["accumulated", "plain"] = {
+        "trial": TRIALS["plain"],
+        "engine": "deepspeed",
+        "deepspeed": {"gradient_accumulation_steps": 3},
+    }
+    found = {}
+    for size in (1, 2):
+        for job, r in zip(jobs, train_on(size, list(jobs.values()), tmp_path_factory.mktemp(f"w{size}")), strict=True):
+            found[size, *job] = r
+    return found
+
+
+def assert_same(a, b, tolerance=1e-4):
+    assert [(r["epoch"], r["split"]) for r in a] == [(r["epoch"], r["split"]) for r in b]
+    assert len(a) == 9
+    for x, y in zip(a, b, strict=True):
+        for m in METRICS:
+            if x.get(m) is not None:
+                assert abs(x[m] - y[m]) <= tolerance * max(1.0, abs(x[m])), (x["epoch"], x["split"], m, x[m], y[m])
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_two_workers_give_the_rows_of_one(rows, name):
+    assert_same(rows[1, "deepspeed", name], rows[2, "deepspeed", name])
+
+
+@pytest.mark.parametrize("name", TRIALS)
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_engines_give_equal_rows(rows, name, size):
+    assert_same(rows[size, "torch", name], rows[size, "deepspeed", name], 1e-6)
+
+
+@pytest.mark.parametrize("zero", STAGES)
+@pytest.mark.parametrize("size", [1, 2])
+def test_every_zero_stage_gives_the_rows_of_plain_torch(rows, zero, size):
+    assert_same(rows[1, "torch", "du"], rows[size, zero, "du"])
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_accumulated_gradients_give_the_rows_of_the_whole_batch(rows, size):
+    assert_same(rows[1, "torch", "plain"], rows[size, "accumulated", "plain"])
