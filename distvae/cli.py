@@ -211,7 +211,7 @@ def main() -> None:
 
 def exit_code(e: Exception) -> int | None:
     """The exit code of an error a user can mend. By name, so that nothing is imported to find out."""
-    codes = {"ConfigError": 2, "DataError": 2, "UsageError": 2, "NothingToPlotError": 2, "ResourcesError": 4, "OutLockedError": 5}
+    codes = {"ConfigError": 2, "DataError": 2, "UsageError": 2, "NothingToPlotError": 2, "BenchError": 2, "ResourcesError": 4, "OutLockedError": 5}
     return codes.get(type(e).__name__) if type(e).__module__.startswith("distvae") else None
 
 

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -65,7 +66,7 @@ def _read(path: Path, rank: int) -> tuple[dict[str, Any], dict[str, Tensor]] | N
         if hashlib.sha256(blob).hexdigest() != state["files"][name]:
             return None
         return state, load(blob)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
 
 
