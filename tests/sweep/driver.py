@@ -1,0 +1,92 @@
+"""Starts `distvae` as a user does, in a process of its own, and looks at what is left when it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+CLI = [sys.executable, "-m", "distvae.cli"]
+
+TINY = """
+name: tiny
+data: {type: digits}
+vae:
+  encoder: {type: mlp, hidden: [16]}
+  latent_dim: 2
+  prior: {type: binarized, r: {grid: [0.0, 0.5]}}
+train: {epochs: %(epochs)d, batch_size: 256}
+seeds: %(seeds)d
+"""
+
+
+def write_config(folder: Path, *, epochs: int = 2, seeds: int = 2, extra: str = "") -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(TINY % {"epochs": epochs, "seeds": seeds} + extra)
+    return path
+
+
+def distvae(*args: object, timeout: float = 240, **kwargs) -> subprocess.CompletedProcess:
+    """Run a command to its end."""
+    return subprocess.run([*CLI, *map(str, args)], capture_output=True, text=True, timeout=timeout, **kwargs)
+
+
+class Sweep:
+    """A sweep in the background. `with` guarantees that nothing it started survives the test."""
+
+    def __init__(self, config: Path, out: Path, *args: str):
+        self.out, self.log = out, out.parent / f"{out.name}.stderr"
+        with open(self.log, "wb") as f:
+            self.process = subprocess.Popen(
+                [*CLI, "sweep", str(config), "--out", str(out), *args], stdout=f, stderr=f, start_new_session=True
+            )
+        self.family: set[psutil.Process] = set()
+
+    def __enter__(self) -> "Sweep":
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.look()
+        for p in [*self.survivors(), self.process]:
+            p.kill()
+
+    def look(self) -> None:
+        """Remember every process of the sweep."""
+        try:
+            self.family |= set(psutil.Process(self.process.pid).children(recursive=True))
+        except psutil.NoSuchProcess:
+            pass
+
+    def wait_for(self, what, timeout: float = 120) -> None:
+        """Until `what()` is true; fails with the sweep's own words if it ends first."""
+        deadline = time.monotonic() + timeout
+        while not what():
+            self.look()
+            assert self.process.poll() is None, f"the sweep ended early:\n{self.text()}"
+            assert time.monotonic() < deadline, f"nothing after {timeout} s:\n{self.text()}"
+            time.sleep(0.1)
+        self.look()
+
+    def points(self) -> list[Path]:
+        return sorted((self.out / "points").glob("[!.]*.parquet"))
+
+    def end(self, sig: signal.Signals | None = None, timeout: float = 90) -> int:
+        self.look()
+        if sig is not None:
+            os.kill(self.process.pid, sig)
+        return self.process.wait(timeout)
+
+    def survivors(self) -> list[psutil.Process]:
+        return [p for p in self.family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+    def all_gone(self, timeout: float = 30) -> bool:
+        deadline = time.monotonic() + timeout
+        while self.survivors() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return not self.survivors()
+
+    def text(self) -> str:
+        return self.log.read_text()

@@ -1,0 +1,138 @@
+"""Real faults on real sweeps: Ctrl-C, kill -9 of the driver and of a worker, a second owner, NaN, an exception. The invariant: after the fault and the same
+command again, every planned trial has ended exactly once, rows committed before are identical, and no process is left."""
+
+import json
+import signal
+import time
+
+import pyarrow.parquet as pq
+import pytest
+from driver import Sweep, distvae, write_config
+
+pytestmark = [pytest.mark.sweep, pytest.mark.timeout(420)]
+
+
+def contents(points):
+    return {p.name: p.read_bytes() for p in points}
+
+
+def ended(out):
+    rows = pq.read_table(out / "rd_curve.parquet", columns=["trial_key", "status"]).to_pylist()
+    return {(r["trial_key"], r["status"]) for r in rows}
+
+
+def children_in_mlflow(out):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
+    runs = client.search_runs([experiment.experiment_id])
+    return [r.data.tags["distvae.trial_key"] for r in runs if "distvae.trial_key" in r.data.tags]
+
+
+def test_kill_9_of_the_driver_then_the_same_command(tmp_path):
+    config, out = write_config(tmp_path, epochs=3, seeds=4), tmp_path / "out"
+    with Sweep(config, out) as sweep:
+        sweep.wait_for(lambda: len(sweep.points()) >= 3)
+        sweep.end(signal.SIGKILL)
+        before = contents(sweep.points())
+        assert sweep.all_gone(), sweep.survivors()
+    again = distvae("sweep", config, "--out", out)
+    assert again.returncode == 0, again.stderr
+    after = contents((out / "points").glob("*.parquet"))
+    assert len(after) == 8
+    assert all(after[name] == blob for name, blob in before.items())
+    assert len(ended(out)) == 8
+    keys = children_in_mlflow(out)
+    assert len(keys) == len(set(keys)) == 8
+    third = distvae("sweep", config, "--out", out)  # nothing is left: no Ray, no training
+    assert third.returncode == 0
+    assert contents((out / "points").glob("*.parquet")) == after
+
+
+def test_ctrl_c_saves_what_runs_and_a_second_sweep_is_refused_meanwhile(tmp_path):
+    config, out = write_config(tmp_path, epochs=4000, seeds=1), tmp_path / "out"
+    with Sweep(config, out) as sweep:
+        sweep.wait_for(lambda: sweep.text().count("running") and " 2 running" in sweep.text())
+        refused = distvae("sweep", config, "--out", out)
+        assert refused.returncode == 5
+        assert "is being swept by process" in refused.stderr and "Traceback" not in refused.stderr
+        time.sleep(3)
+        assert sweep.end(signal.SIGINT) == 130, sweep.text()
+        assert sweep.all_gone(), sweep.survivors()
+    saved = sorted(out.glob("checkpoints/*/ep*/state.json"))
+    epochs = {json.loads(p.read_text())["epoch"] for p in saved}
+    assert len({p.parent.parent for p in saved}) == 2 and min(epochs) > 1
+    # The same command goes on from there: with fewer epochs planned than are saved, each trial has only to be committed.
+    again = distvae("sweep", config, "--out", out, "--set", f"train.epochs={min(epochs)}")
+    assert again.returncode == 0, again.stderr
+    rows = pq.read_table(out / "rd_curve.parquet", columns=["trial_key", "epoch", "split"]).to_pylist()
+    assert len(rows) == len({tuple(r.values()) for r in rows}) >= 2 * 3 * min(epochs)
+
+
+def test_two_ctrl_c_stop_hard(tmp_path):
+    config, out = write_config(tmp_path, epochs=100_000, seeds=1), tmp_path / "out"
+    with Sweep(config, out) as sweep:
+        sweep.wait_for(lambda: " 2 running" in sweep.text())
+        started = time.monotonic()
+        sweep.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert sweep.end(signal.SIGINT, timeout=20) == 130
+        assert time.monotonic() - started < 15
+        assert sweep.all_gone(), sweep.survivors()
+
+
+def test_nan_is_a_result_and_a_trial_that_raises_is_a_failure(tmp_path):
+    """lr = 100 with sgd diverges; a canary file makes one trial raise, each time it is tried; a worker is killed once."""
+    config = tmp_path / "mixed.yaml"
+    config.write_text(
+        "data: {type: digits}\n"
+        "vae: {encoder: {type: mlp, hidden: [16]}, latent_dim: {grid: [2, 3]}}\n"
+        "train: {epochs: 40, batch_size: 256, optimizer: sgd, lr: {grid: [1.0e-3, 100.0]}}\n"
+    )
+    plan = json.loads(distvae("plan", config, "--json", "--no-probe").stdout)
+    assert plan["trials"] == 4
+    out = tmp_path / "out"
+    poisoned = poison(config, out)
+    with Sweep(config, out) as sweep:
+        sweep.wait_for(lambda: " 2 running" in sweep.text() or sweep.points())
+        assert sweep.end(timeout=240) == 3, sweep.text()
+        assert sweep.all_gone()
+    status = dict(ended(out))
+    assert sorted(status.values()) == ["diverged", "diverged", "failed", "finished"], sweep.text()
+    assert status[poisoned] == "failed"
+    assert f"logs/{poisoned}.jsonl" in sweep.text()
+    events = [json.loads(line) for line in (out / "logs" / f"{poisoned}.jsonl").read_text().splitlines()]
+    assert [e["event"] for e in events].count("error") == 2  # once, and retried once
+    assert "IsADirectoryError" in next(e["traceback"] for e in events if e["event"] == "error")
+    # The failed one, and it alone, is run again, and now nothing is in its way.
+    (out / "checkpoints" / poisoned / ".model.safetensors.tmp").rmdir()
+    before = contents((out / "points").glob("*.parquet"))
+    again = distvae("sweep", config, "--out", out)
+    assert again.returncode == 0, again.stderr
+    after = contents((out / "points").glob("*.parquet"))
+    assert set(after) - set(before) == {f"{poisoned}.1.parquet"}
+    assert all(after[name] == blob for name, blob in before.items())
+    assert dict(ended(out))[poisoned] == "finished"
+
+
+def poison(config, out):
+    """A directory where a trial's weights are to be written: an OSError at its end, whoever runs the tests."""
+    from distvae.config import load
+
+    trial = next(t for t in load(config).trials if t.train.lr == 1e-3)
+    (out / "checkpoints" / trial.key / ".model.safetensors.tmp").mkdir(parents=True)
+    return trial.key
+
+
+def test_kill_9_of_a_worker_is_survived(tmp_path):
+    config, out = write_config(tmp_path, epochs=600, seeds=1, extra="resources: {checkpoint_s: 0.5}\n"), tmp_path / "out"
+    with Sweep(config, out) as sweep:
+        sweep.wait_for(lambda: list(out.glob("checkpoints/*/ep*")))
+        victim = next(p for p in sweep.family if p.is_running() and "Rank" in " ".join(p.cmdline()))
+        victim.kill()
+        assert sweep.end(timeout=240) == 0, sweep.text()
+        assert sweep.all_gone()
+    assert sorted(s for _, s in ended(out)) == ["finished", "finished"]
+    rows = pq.read_table(out / "rd_curve.parquet", columns=["trial_key", "epoch", "split"]).to_pylist()
+    assert len(rows) == len({tuple(r.values()) for r in rows}) == 2 * 3 * 600
