@@ -38,7 +38,7 @@ def train(trial: Trial | str | Path, out: str | Path | None = None, *, engine: s
 
     With `out`, its rows are committed there (and its weights kept), as a sweep would. Raises ConfigError on a bad YAML or one with several trials."""
     name = "train"
-    if not isinstance(trial, Trial):
+    if isinstance(trial, str | Path):
         study = load(Path(trial))
         if len(study.trials) != 1:
             raise ConfigError(f"{trial}: describes {len(study.trials)} trials, train() takes one: use distvae.sweep")
@@ -88,11 +88,15 @@ def load_best(out: str | Path, *, by: str = "elbo_nats", at_rate: float | None =
 
     table = ledger.load(Path(out))
     key = curves.best_trial(table, by=by, at_rate=at_rate)
-    config = next(r["config_json"] for r in table.select(["trial_key", "config_json"]).to_pylist() if r["trial_key"] == key)
+    config = next(
+        r["config_json"] for r in table.select(["trial_key", "config_json"]).to_pylist() if r["trial_key"] == key
+    )
     trial = trial_from_json(json.dumps(json.loads(config)))
     path = Path(out) / "checkpoints" / key / checkpoint.WEIGHTS
     if not path.exists():
-        raise FileNotFoundError(f"{path}: the weights of trial {key} were not kept (resources.keep); train it again: distvae.train")
+        raise FileNotFoundError(
+            f"{path}: the weights of trial {key} were not kept (resources.keep); train it again: distvae.train"
+        )
     import torch
 
     vae = Vae(trial.vae, load_data(trial.data).x_shape, dtype=getattr(torch, trial.train.dtype))

@@ -21,7 +21,11 @@ def load(name: str) -> Callable[..., dict[str, Any]]:
     """The `run` function of tests/benchmarks/<name>.py. Raises BenchError."""
     names = sorted(p.stem for p in FOLDER.glob("[a-z]*.py"))
     if name not in names:
-        there = f"one of {', '.join(names)}" if names else f"here: benchmarks live in a source checkout ({FOLDER} is not there)"
+        there = (
+            f"one of {', '.join(names)}"
+            if names
+            else f"here: benchmarks live in a source checkout ({FOLDER} is not there)"
+        )
         raise BenchError(f"bench: {name!r} is not {there}")
     spec = importlib.util.spec_from_file_location(f"distvae_bench_{name}", FOLDER / f"{name}.py")
     assert spec and spec.loader
@@ -34,4 +38,6 @@ def load(name: str) -> Callable[..., dict[str, Any]]:
 def render(result: dict[str, Any], console: Console) -> None:
     for name, value in result.items():
         if not isinstance(value, dict):
-            console.print(f"{name:<32} {value:.3g}" if isinstance(value, float) else f"{name:<32} {value}", markup=False)
+            console.print(
+                f"{name:<32} {value:.3g}" if isinstance(value, float) else f"{name:<32} {value}", markup=False
+            )

@@ -34,7 +34,9 @@ def sweep(
     config: Config,
     out: Annotated[Path, typer.Option("--out", help="where results go; run again with the same OUT to resume")],
     set_: Sets = None,
-    address: Annotated[str | None, typer.Option(help="a running Ray cluster: auto or host:port; default: one of our own")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="a running Ray cluster: auto or host:port; default: one of our own")
+    ] = None,
 ) -> None:
     """Train every trial of CONFIG that has not ended yet, then export the curve and its pictures."""
     from distvae.config import check_out, load
@@ -45,7 +47,10 @@ def sweep(
     check_out(out)
     study = load(config, set_ or ())
     check_data(study)
-    say(f"{study.name}: {len(study.trials)} trials" + (f" ({study.duplicates} duplicates removed)" if study.duplicates else ""))
+    say(
+        f"{study.name}: {len(study.trials)} trials"
+        + (f" ({study.duplicates} duplicates removed)" if study.duplicates else "")
+    )
     outcome = run(study, out, address=address)
     finish(outcome, err)
     raise typer.Exit(outcome.exit_code)
@@ -124,7 +129,11 @@ def ui(
 
 
 @app.command()
-def sync(out: Out, uri: Annotated[str | None, typer.Option(help="MLflow tracking URI; default: the sweep's")] = None, as_json: Json = False) -> None:
+def sync(
+    out: Out,
+    uri: Annotated[str | None, typer.Option(help="MLflow tracking URI; default: the sweep's")] = None,
+    as_json: Json = False,
+) -> None:
     """Bring MLflow up to date from the ledger. Safe to repeat: nothing is stored twice."""
     from distvae.results.finish import sync_mlflow
 
@@ -181,7 +190,9 @@ def existing(out: Path) -> Path:
 
     check_out(out)
     if not (out / "points").is_dir() and not (out / "plan.parquet").exists():
-        raise UsageError(f"{out} holds no sweep (no plan.parquet, no points/); start one with: distvae sweep CONFIG --out {out}")
+        raise UsageError(
+            f"{out} holds no sweep (no plan.parquet, no points/); start one with: distvae sweep CONFIG --out {out}"
+        )
     return out
 
 
@@ -211,7 +222,15 @@ def main() -> None:
 
 def exit_code(e: Exception) -> int | None:
     """The exit code of an error a user can mend. By name, so that nothing is imported to find out."""
-    codes = {"ConfigError": 2, "DataError": 2, "UsageError": 2, "NothingToPlotError": 2, "BenchError": 2, "ResourcesError": 4, "OutLockedError": 5}
+    codes = {
+        "ConfigError": 2,
+        "DataError": 2,
+        "UsageError": 2,
+        "NothingToPlotError": 2,
+        "BenchError": 2,
+        "ResourcesError": 4,
+        "OutLockedError": 5,
+    }
     return codes.get(type(e).__name__) if type(e).__module__.startswith("distvae") else None
 
 

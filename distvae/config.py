@@ -1,4 +1,7 @@
 from pydantic import TypeAdapter
+
 from distvae.trial import Trial
+
+
 def trial_from_data(data):
     return TypeAdapter(Trial).validate_python(data)

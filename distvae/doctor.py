@@ -55,7 +55,11 @@ def _run(name: str, needed: bool, check: Callable[[], Found]) -> dict[str, Any]:
 
 
 def _python() -> Found:
-    return sys.version_info >= (3, 11), f"{platform.python_version()} on {platform.platform()}", "use Python 3.11 or newer"
+    return (
+        sys.version_info >= (3, 11),
+        f"{platform.python_version()} on {platform.platform()}",
+        "use Python 3.11 or newer",
+    )
 
 
 def _distvae() -> Found:
@@ -101,7 +105,11 @@ def _philox() -> Found:
     from distvae.kernels.philox import philox
 
     known = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
-    return philox(0, 0, 0, 0, 0).tolist() == known, "Philox-4x32-10 gives its known answer", "numpy's integer arithmetic is broken here"
+    return (
+        philox(0, 0, 0, 0, 0).tolist() == known,
+        "Philox-4x32-10 gives its known answer",
+        "numpy's integer arithmetic is broken here",
+    )
 
 
 def _cores() -> Found:
@@ -114,7 +122,11 @@ def _memory() -> Found:
     import psutil
 
     free = psutil.virtual_memory().available / 2**30
-    return free > 3, f"{free:.1f} GiB available", "a local sweep needs about 1.5 GiB per trial at a time: close something, or lower resources.concurrency"
+    return (
+        free > 3,
+        f"{free:.1f} GiB available",
+        "a local sweep needs about 1.5 GiB per trial at a time: close something, or lower resources.concurrency",
+    )
 
 
 def _disk() -> Found:

@@ -42,9 +42,7 @@ class Train(Part):
     momentum: Annotated[float, Hyper(low=0.0, below=1.0, doc="momentum of sgd")] = 0.0
     clip_norm: Annotated[float | None, Hyper(above=0.0, doc="largest gradient norm; null = no clipping")] = None
     samples: Annotated[int, Hyper(low=1, high=4096, doc="latent samples z per x in a step")] = 1
-    dtype: Annotated[Literal["float32", "float64"], Hyper(doc="dtype of weights and activations")] = (
-        "float32"
-    )
+    dtype: Annotated[Literal["float32", "float64"], Hyper(doc="dtype of weights and activations")] = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)

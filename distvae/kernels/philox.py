@@ -64,7 +64,8 @@ def uniform(
     seed: int, stream: Stream, *, index: ArrayLike, step: int = 0, samples: int = 1, dim: int = 1
 ) -> NDArray[np.float64]:
     """Uniforms in (0, 1), `[len(index), samples, dim]`: (word + 1/2) / 2^32, never 0 or 1."""
-    return (words(seed, stream, index=index, step=step, samples=samples, dim=dim) + 0.5) * 2.0**-32
+    w = words(seed, stream, index=index, step=step, samples=samples, dim=dim)
+    return (w.astype(np.float64) + 0.5) * 2.0**-32
 
 
 def normal(

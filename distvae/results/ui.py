@@ -30,7 +30,14 @@ def serve(out: Path, port: int, say: Callable[[str], None]) -> int:
         say(f"port {port}: {e.strerror or e}; choose another with --port, or --port 0 for any free one")
         return 4
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri(out)]
-    command += ["--default-artifact-root", str((out / "mlartifacts").absolute()), "--host", "127.0.0.1", "--port", str(port)]
+    command += [
+        "--default-artifact-root",
+        str((out / "mlartifacts").absolute()),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     command += ["--workers", "1"]
     log = out / "logs" / "ui.log"
     log.parent.mkdir(exist_ok=True)

@@ -60,7 +60,13 @@ def _axes(study: Study) -> dict[str, list[Any]]:
 
 def _group(group: str, n: int, study: Study) -> dict[str, Any]:
     first = next(t for t in study.trials if t.fusion_group == group)
-    return {"group": group, "trials": n, "posterior": first.vae.posterior.type, "prior": first.vae.prior.type, "data": first.data.type}
+    return {
+        "group": group,
+        "trials": n,
+        "posterior": first.vae.posterior.type,
+        "prior": first.vae.prior.type,
+        "data": first.data.type,
+    }
 
 
 def _estimate(todo: list[Trial], groups: Counter[str], concurrency: int) -> dict[str, Any]:
@@ -113,7 +119,10 @@ def _seconds(t: Trial, step_s: float, evaluate_s: float) -> float:
 
 def render(view: dict[str, Any], console: Console) -> None:
     v = view
-    console.print(f"{v['name']}: {v['trials']} trials = {v['configurations']} configurations x {len(v['seeds'])} seeds", markup=False)
+    console.print(
+        f"{v['name']}: {v['trials']} trials = {v['configurations']} configurations x {len(v['seeds'])} seeds",
+        markup=False,
+    )
     if v["duplicates_removed"]:
         console.print(f"{v['duplicates_removed']} duplicates removed")
     table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
@@ -126,4 +135,6 @@ def render(view: dict[str, Any], console: Console) -> None:
         console.print(f"{v['trials'] - v['left']} ended already, {v['left']} left")
     if "estimate" in v:
         e = v["estimate"]
-        console.print(f"about {duration(e['seconds'])} ({e['seconds_per_trial']:.2g} s a trial; {e['what']})", markup=False)
+        console.print(
+            f"about {duration(e['seconds'])} ({e['seconds_per_trial']:.2g} s a trial; {e['what']})", markup=False
+        )

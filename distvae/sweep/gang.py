@@ -64,6 +64,7 @@ class Gang(tune.Trainable):
 
     def _recruit(self, job: dict[str, Any]) -> list[Any]:
         size, group = job["workers"], get_current_placement_group()
+        assert group is not None, "Tune places every Gang in a group"
         ranks = [
             Rank.options(
                 num_cpus=job["threads"] - HEAD_CPU,
@@ -115,10 +116,10 @@ class Rank:
         torch.set_num_threads(self.job["threads"])
         if self.size == 1:
             return None
-        import torch.distributed as dist
+        from torch.distributed import TCPStore
 
         host = "127.0.0.1" if self.job["local"] else ray.util.get_node_ip_address()
-        self.store = dist.TCPStore(host, 0, self.size, is_master=True, wait_for_workers=False)
+        self.store = TCPStore(host, 0, self.size, is_master=True, wait_for_workers=False)
         return host, self.store.port
 
     def join(self, address: tuple[str, int] | None) -> None:
@@ -130,9 +131,9 @@ class Rank:
         from distvae.training.world import meet
 
         if address is not None and self.store is None:
-            import torch.distributed as dist
+            from torch.distributed import TCPStore
 
-            self.store = dist.TCPStore(*address, self.size, is_master=False)
+            self.store = TCPStore(*address, self.size, is_master=False)
         device = "cuda" if self.job["gpus"] else "cpu"
         self.world = meet(self.rank, self.size, device=device, store=self.store)
         self.engine, self.note = self.job["engine"], None

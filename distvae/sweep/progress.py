@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -44,9 +43,10 @@ class Progress:
         self.running[key] = (epoch, epochs)
         for row in rows:
             elbo, measure = row.get("elbo_nats"), row.get("measure")
-            if row["split"] == "valid" and elbo is not None and epoch == epochs:
-                if measure not in self.best or elbo > self.best[measure][0]:
-                    self.best[measure] = (elbo, label)
+            if row["split"] != "valid" or elbo is None or measure is None or row["epoch"] != epochs:
+                continue
+            if measure not in self.best or elbo > self.best[measure][0]:
+                self.best[measure] = (elbo, label)
 
     def end(self, key: str, status: str) -> None:
         self.running.pop(key, None)
@@ -68,7 +68,10 @@ class Progress:
         parts += [f"{self.diverged} diverged"] if self.diverged else []
         parts += [f"{self.failed} failed"]
         eta = self.eta_s()
-        parts += [f"{duration(time.monotonic() - self.began)} so far", f"ETA {duration(eta) if eta is not None else '...'}"]
+        parts += [
+            f"{duration(time.monotonic() - self.began)} so far",
+            f"ETA {duration(eta) if eta is not None else '...'}",
+        ]
         for measure, (elbo, label) in self.best.items():
             parts.append(f"best valid ELBO {elbo:.2f} nats ({measure}; {label})")
         return " · ".join(parts)
@@ -84,23 +87,26 @@ def duration(seconds: float) -> str:
 class Display:
     """Draws a `Progress` until closed, from a thread of its own."""
 
-    def __init__(self, progress: Progress, console: Console | None = None):
-        self.progress = progress
+    def __init__(self, progress: Progress, console: Console | None = None, *, shown: bool = True):
+        self.progress, self.shown = progress, shown
         self.console = console or Console(stderr=True)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def __enter__(self) -> Display:
-        self._thread.start()
+        if self.shown:
+            self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
-        self._thread.join(timeout=2)
+        if self.shown:
+            self._thread.join(timeout=2)
 
     def say(self, text: str) -> None:
         """A plain line, above the live display if there is one."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        if self.shown:
+            self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def _run(self) -> None:
         if not self.console.is_terminal:
@@ -127,7 +133,3 @@ class Display:
         for key, (epoch, epochs) in list(p.running.items())[:8]:
             grid.add_row(Text(f"  {key}  epoch {epoch}/{epochs}", style="dim"))
         return grid
-
-
-def interactive() -> bool:
-    return sys.stderr.isatty()

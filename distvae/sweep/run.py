@@ -80,7 +80,7 @@ def sweep(study: Study, out: Path, *, address: str | None = None, display: bool 
         progress = Progress(total=len(study.trials), skipped=len(study.trials) - len(todo))
         progress.epochs = sum(t.train.epochs for t, _ in todo)
         if todo:
-            with Display(progress) as shown if display else _quiet(progress) as shown:
+            with Display(progress, shown=display) as shown:
                 for line in damaged:
                     shown.say(line)
                 _Driver(study, out, todo, outcome, progress, shown.say, address).run()
@@ -255,7 +255,9 @@ class _Driver:
                 os._exit(130)
             self.draining.set()
             self.outcome.interrupted = True
-            self.say("stopping: running trials save and stop; the same command goes on from there (Ctrl-C again: stop now)")
+            self.say(
+                "stopping: running trials save and stop; the same command goes on from there (Ctrl-C again: stop now)"
+            )
 
         old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -279,22 +281,6 @@ class _Driver:
 
 class ResourcesError(Exception):
     """The machine or cluster cannot hold a trial (exit code 4)."""
-
-
-class _quiet:
-    """A display that shows nothing."""
-
-    def __init__(self, progress: Progress):
-        pass
-
-    def __enter__(self) -> _quiet:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
-
-    def say(self, text: str) -> None:
-        pass
 
 
 def label(trial: Trial) -> str:

@@ -82,7 +82,9 @@ class DeepSpeedEngine:
             return
         from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
 
-        value = f(safe_get_full_fp32_param(p))
+        master = safe_get_full_fp32_param(p)
+        assert master is not None, "every learning parameter has a master copy"
+        value = f(master)
         safe_set_full_fp32_param(p, value)
         with import_deepspeed().zero.GatheredParameters([p], modifier_rank=0, enabled=self.stage == 3):
             p.copy_(value)

@@ -40,9 +40,7 @@ class Evaluator:
     def __init__(self, trial: Trial, vae: Vae, objective: torch.nn.Module, splits: dict[str, Split], world: World):
         self.trial, self.vae, self.objective, self.world = trial, vae, objective, world
         n = trial.evaluate.train_examples
-        self.splits = {
-            name: Split(s.x[:n], None, s.index[:n]) if name == "train" else s for name, s in splits.items()
-        }
+        self.splits = {name: Split(s.x[:n], None, s.index[:n]) if name == "train" else s for name, s in splits.items()}
         self.x = {name: pixels(s, world.device) for name, s in self.splits.items()}
 
     def rows(self, *, epoch: int, step: int) -> list[dict[str, Any]]:

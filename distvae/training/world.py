@@ -90,10 +90,10 @@ class _Gather(torch.autograd.Function):
         return g[start : start + ctx.sizes[ctx.rank]], None, None
 
 
-def meet(rank: int, size: int, *, device: str = "cpu", store: dist.Store | None = None) -> World:
+def meet(rank: int, size: int, *, device: str = "cpu", store: Any = None) -> World:
     """Join the process group of the gang (once per process). One rank needs no network: its store is in memory."""
     if not dist.is_initialized():
-        store = store or dist.HashStore()
+        store = store or dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group(
             "nccl" if device.startswith("cuda") else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT
         )

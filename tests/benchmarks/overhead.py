@@ -68,9 +68,9 @@ def theirs(work: list[Any]) -> dict[str, float]:
 
     def train(config: dict[str, Any]) -> None:
         import torch
+        from distvae.sweep.plan import trial_from_json
         from ray import tune
 
-        from distvae.sweep.plan import trial_from_json
         from distvae.training.loop import Runner
         from distvae.training.world import meet
 
@@ -116,9 +116,9 @@ def run(trials_: int | None = None, say: Callable[[str], None] = print, **option
     import deepspeed
     import ray
     import torch
+    from distvae.results.provenance import git_sha
 
     from distvae import __version__
-    from distvae.results.provenance import git_sha
     from distvae.sweep.cluster import cores
 
     n = trials_ or options.get("trials") or 8
@@ -151,7 +151,12 @@ def run(trials_: int | None = None, say: Callable[[str], None] = print, **option
         "function_trainable_whole_s": theirs_["total_s"],
         "what": "seconds a trial occupies its core, from the first report to the end of the call; whole_s includes start-up",
         "device": f"{platform.machine()}, {at_once} cores",
-        "versions": {"distvae": __version__, "torch": torch.__version__, "ray": ray.__version__, "deepspeed": deepspeed.__version__},
+        "versions": {
+            "distvae": __version__,
+            "torch": torch.__version__,
+            "ray": ray.__version__,
+            "deepspeed": deepspeed.__version__,
+        },
         "git_sha": git_sha(),
     }
 

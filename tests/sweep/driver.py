@@ -1,5 +1,6 @@
 """Starts `distvae` as a user does, in a process of its own, and looks at what is left when it ends."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -55,10 +56,8 @@ class Sweep:
 
     def look(self) -> None:
         """Remember every process of the sweep."""
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             self.family |= set(psutil.Process(self.process.pid).children(recursive=True))
-        except psutil.NoSuchProcess:
-            pass
 
     def wait_for(self, what, timeout: float = 120) -> None:
         """Until `what()` is true; fails with the sweep's own words if it ends first."""

@@ -126,7 +126,10 @@ def poison(config, out):
 
 
 def test_kill_9_of_a_worker_is_survived(tmp_path):
-    config, out = write_config(tmp_path, epochs=600, seeds=1, extra="resources: {checkpoint_s: 0.5}\n"), tmp_path / "out"
+    config, out = (
+        write_config(tmp_path, epochs=600, seeds=1, extra="resources: {checkpoint_s: 0.5}\n"),
+        tmp_path / "out",
+    )
     with Sweep(config, out) as sweep:
         sweep.wait_for(lambda: list(out.glob("checkpoints/*/ep*")))
         victim = next(p for p in sweep.family if p.is_running() and "Rank" in " ".join(p.cmdline()))

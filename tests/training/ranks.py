@@ -31,7 +31,9 @@ def main(rank: int, size: int, tmp: Path, store: str) -> None:
     world = meet(rank, size, store=dist.FileStore(store, size))
     rows = []
     for job in json.loads((tmp / "jobs.json").read_text()):
-        runner = Runner(trial_from_data(job["trial"]), world=world, engine=job["engine"], deepspeed=job.get("deepspeed"))
+        runner = Runner(
+            trial_from_data(job["trial"]), world=world, engine=job["engine"], deepspeed=job.get("deepspeed")
+        )
         rows.append(runner.advance().rows)
         runner.close()
     if rank == 0:

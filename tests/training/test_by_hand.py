@@ -52,7 +52,10 @@ def by_hand(du: bool, initial: dict[str, torch.Tensor]) -> list[float]:
             else:
                 var = logvar.exp()
             z = mu + var.sqrt() * normals(step, ids)
-            y = torch.relu(z @ w["decoder.0.weight"].T + w["decoder.0.bias"]) @ w["decoder.2.weight"].T + w["decoder.2.bias"]
+            y = (
+                torch.relu(z @ w["decoder.0.weight"].T + w["decoder.0.bias"]) @ w["decoder.2.weight"].T
+                + w["decoder.2.bias"]
+            )
             distortion = bce(y, x, reduction="none").sum(1)
             kl = 0.5 * (var + (mu.abs() - R) ** 2 - 1 - var.log()).sum(1)
             loss = (distortion + BETA * min(1.0, step / WARM) * kl).mean()

@@ -10,7 +10,10 @@ TRIALS = {
     "plain": BASE,
     "du": {**BASE, "vae": {**BASE["vae"], **DU}},
     "optimal sigma": {**BASE, "vae": {**BASE["vae"], "likelihood": {"type": "gaussian", "mode": "optimal"}}},
-    "batch capacity": {**BASE, "objective": {"type": "capacity", "capacity": 50.0, "weight": 2.0, "reduction": "batch_sum"}},
+    "batch capacity": {
+        **BASE,
+        "objective": {"type": "capacity", "capacity": 50.0, "weight": 2.0, "reduction": "batch_sum"},
+    },
     "clipped": {**BASE, "train": {**BASE["train"], "clip_norm": 5.0, "optimizer": "adamw", "weight_decay": 0.1}},
 }
 STAGES = {"zero0": 0, "zero1": 1, "zero2": 2}
