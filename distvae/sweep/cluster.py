@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ def connect(address: str | None) -> Iterator[bool]:
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its banner prints at verbose=0
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "3600"  # the ledger is the record; Tune's own state is disposable
     os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
@@ -35,7 +37,7 @@ def connect(address: str | None) -> Iterator[bool]:
     if local:
         temp = tempfile.mkdtemp(prefix="dv-", dir="/tmp" if os.path.isdir("/tmp") else None)  # socket paths are short
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        os.environ["RAY_AUTH_TOKEN_PATH"] = os.path.join(temp, "token")
+        os.environ["RAY_AUTH_TOKEN_PATH"] = _token(temp)
     import ray
 
     for name in ("ray", "ray.tune", "ray.train"):
@@ -59,6 +61,14 @@ def connect(address: str | None) -> Iterator[bool]:
         ray.shutdown()
         if temp:
             shutil.rmtree(temp, ignore_errors=True)
+
+
+def _token(folder: str) -> str:
+    """A token file of this cluster alone, readable by us alone."""
+    path = os.path.join(folder, "token")
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
+        f.write(secrets.token_hex(32))
+    return path
 
 
 def storage() -> Path:

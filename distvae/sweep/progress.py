@@ -64,6 +64,7 @@ class Progress:
 
     def line(self) -> str:
         parts = [f"{self.ended}/{self.total} done", f"{len(self.running)} running"]
+        parts += ["starting Ray and the first workers"] if self.first_at is None and not self.running else []
         parts += [f"{self.skipped} from an earlier run"] if self.skipped else []
         parts += [f"{self.diverged} diverged"] if self.diverged else []
         parts += [f"{self.failed} failed"]

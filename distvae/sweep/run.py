@@ -127,6 +127,7 @@ class _Driver:
         from ray import tune
 
         from distvae.sweep.gang import Gang, placement
+        from distvae.sweep.watch import Drain, Watch
 
         if self.draining.is_set():
             return
@@ -148,8 +149,8 @@ class _Driver:
                 name="tune",
                 storage_path=str(scratch),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
-                stop=self._stopper(),
-                callbacks=[self._callback()],
+                stop=Drain(self.draining),
+                callbacks=[Watch(self)],
                 verbose=0,
                 log_to_file=False,
             ),
@@ -179,23 +180,6 @@ class _Driver:
         }
 
     # --- what Tune tells us -----------------------------------------------------------------------------------------
-
-    def _callback(self) -> Any:
-        from ray import tune
-
-        driver = self
-
-        class Watch(tune.Callback):
-            def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-                driver.started(trial.config["task"]["key"])
-
-            def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-                driver.reported(result)
-
-            def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-                driver.failed(trial.config["task"], trial)
-
-        return Watch()
 
     def started(self, key: str) -> None:
         trial = self.trials[key]
@@ -227,20 +211,6 @@ class _Driver:
         self.progress.end(key, "failed")
         self.tracker.end(key, "failed")
         self.say(f"trial {key} ({label(trial)}) failed twice: see {self.out / 'logs' / key}.jsonl; the sweep goes on")
-
-    def _stopper(self) -> Any:
-        from ray import tune
-
-        draining = self.draining
-
-        class Drain(tune.Stopper):
-            def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-                return draining.is_set()
-
-            def stop_all(self) -> bool:
-                return draining.is_set()
-
-        return Drain()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
