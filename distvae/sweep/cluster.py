@@ -1,19 +1,23 @@
 """The Ray cluster of a sweep: an embedded one of its own by default, or one that runs already (`--address`).
 
-A local cluster lives in a temporary directory of its own, with a token of its own, listens on loopback only, has no dashboard, and goes when the sweep goes: Ray's
-processes share the fate of the driver, and `stop` waits for them."""
+A local cluster lives in a temporary directory of its own, with a token of its own, listens on loopback only, has no dashboard, and goes when the sweep goes, however that ends
+(`reaper.py`)."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import secrets
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from distvae.sweep.reaper import TOKEN_PATH
 
 
 def cores() -> int:
@@ -21,46 +25,94 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextmanager
-def connect(address: str | None) -> Iterator[bool]:
-    """Ray, initialised; yields whether it is our own local cluster."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its banner prints at verbose=0
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "3600"  # the ledger is the record; Tune's own state is disposable
-    os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
-    local = address in (None, "local")
-    temp = None
-    if local:
-        temp = tempfile.mkdtemp(prefix="dv-", dir="/tmp" if os.path.isdir("/tmp") else None)  # socket paths are short
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        os.environ["RAY_AUTH_TOKEN_PATH"] = _token(temp)
-    import ray
+@dataclass(frozen=True)
+class Cluster:
+    """What a sweep runs on: is it our own, and where may scratch files go."""
 
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    local: bool
+    scratch: Path
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[Cluster]:
+    """Ray, initialised; a local cluster of our own unless `address` names one that runs."""
+    os.environ.update(_QUIET)
+    local = address in (None, "local")
+    temp = tempfile.mkdtemp(prefix="dv-", dir="/tmp" if os.path.isdir("/tmp") else None)  # socket paths are short
+    with _reaped(temp) if local else _removed(temp), _environment(_local_settings(temp) if local else {}):
+        import ray
+
+        for name in ("ray", "ray.tune", "ray.train"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        try:
+            if local:
+                ray.init(
+                    address="local",
+                    num_cpus=cores(),
+                    include_dashboard=False,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=temp,
+                    object_store_memory=256 * 2**20,
+                    **common,
+                )
+            else:
+                ray.init(address=address, **common)
+            yield Cluster(local, Path(temp) / "tune")
+        finally:
+            ray.shutdown()
+
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # its banner prints at verbose=0
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours drains
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the ledger is the record; Tune's own state is disposable
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+def _local_settings(temp: str) -> dict[str, str]:
+    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", TOKEN_PATH: _token(temp)}
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
-        if local:
-            ray.init(
-                address="local",
-                num_cpus=cores(),
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=temp,
-                object_store_memory=256 * 2**20,
-                **common,
-            )
-        else:
-            ray.init(address=address, **common)
-        yield local
+        yield
     finally:
-        ray.shutdown()
-        if temp:
-            shutil.rmtree(temp, ignore_errors=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _reaped(temp: str) -> Iterator[None]:
+    """Nothing of the cluster survives this block, nor the sudden death of this process."""
+    reaper = subprocess.Popen(
+        [sys.executable, "-m", "distvae.sweep.reaper", temp], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        assert reaper.stdin is not None
+        reaper.stdin.close()
+        reaper.wait()
+
+
+@contextmanager
+def _removed(temp: str) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
 
 
 def _token(folder: str) -> str:
@@ -69,17 +121,3 @@ def _token(folder: str) -> str:
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
         f.write(secrets.token_hex(32))
     return path
-
-
-def storage() -> Path:
-    """A scratch folder for Tune's disposable state."""
-    return Path(tempfile.mkdtemp(prefix="dv-tune-"))
-
-
-def kill_children() -> None:
-    """End every process below this one, now. For the second Ctrl-C."""
-    import psutil
-
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()

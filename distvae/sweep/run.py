@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import threading
 import time
@@ -112,8 +111,8 @@ class _Driver:
     def run(self) -> None:
         self.tracker.open()
         try:
-            with self._signals(), cluster.connect(self.address) as local:
-                self._fit(local)
+            with self._signals(), cluster.connect(self.address) as ray:
+                self._fit(ray)
         finally:
             for key in list(self.progress.running):
                 self.tracker.end(key, "interrupted")
@@ -123,7 +122,7 @@ class _Driver:
                     f"MLflow did not take {lost} events; nothing is lost: run `distvae sync {self.out}` when it is back"
                 )
 
-    def _fit(self, local: bool) -> None:
+    def _fit(self, ray: cluster.Cluster) -> None:
         from ray import tune
 
         from distvae.sweep.gang import Gang, placement
@@ -131,7 +130,7 @@ class _Driver:
 
         if self.draining.is_set():
             return
-        r, scratch = self.study.resources, cluster.storage()
+        r, local = self.study.resources, ray.local
         per_trial = r.workers * r.threads
         if local and per_trial > max(1, cluster.cores()):
             raise ResourcesError(
@@ -147,7 +146,7 @@ class _Driver:
             tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=concurrency),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=str(scratch),
+                storage_path=str(ray.scratch),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 stop=Drain(self.draining),
                 callbacks=[Watch(self)],
@@ -155,10 +154,7 @@ class _Driver:
                 log_to_file=False,
             ),
         )
-        try:
-            tuner.fit()
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        tuner.fit()
 
     def _job(self, local: bool) -> dict[str, Any]:
         engine, r = self.study.engine, self.study.resources
@@ -221,8 +217,7 @@ class _Driver:
 
         def handle(signum: int, frame: Any) -> None:
             if self.draining.is_set():
-                cluster.kill_children()
-                os._exit(130)
+                os._exit(130)  # the reaper ends the rest
             self.draining.set()
             self.outcome.interrupted = True
             self.say(

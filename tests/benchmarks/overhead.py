@@ -68,9 +68,9 @@ def theirs(work: list[Any]) -> dict[str, float]:
 
     def train(config: dict[str, Any]) -> None:
         import torch
-        from distvae.sweep.plan import trial_from_json
         from ray import tune
 
+        from distvae.sweep.plan import trial_from_json
         from distvae.training.loop import Runner
         from distvae.training.world import meet
 
@@ -80,12 +80,12 @@ def theirs(work: list[Any]) -> dict[str, float]:
         tune.report({"elbo": rows[-1]["elbo_nats"]})
 
     started = time.monotonic()
-    with cluster.connect(None):
+    with cluster.connect(None) as ray:
         tuner = tune.Tuner(
             tune.with_resources(train, {"CPU": 1}),
             param_space={"trial": tune.grid_search(configs)},
             tune_config=tune.TuneConfig(max_concurrent_trials=cluster.cores()),
-            run_config=tune.RunConfig(storage_path=str(cluster.storage()), verbose=0, callbacks=[Watch()]),
+            run_config=tune.RunConfig(storage_path=str(ray.scratch), verbose=0, callbacks=[Watch()]),
         )
         results = tuner.fit()
         ended = time.monotonic()
@@ -116,9 +116,9 @@ def run(trials_: int | None = None, say: Callable[[str], None] = print, **option
     import deepspeed
     import ray
     import torch
-    from distvae.results.provenance import git_sha
 
     from distvae import __version__
+    from distvae.results.provenance import git_sha
     from distvae.sweep.cluster import cores
 
     n = trials_ or options.get("trials") or 8
