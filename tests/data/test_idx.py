@@ -1,4 +1,5 @@
-"""MNIST and Fashion-MNIST: tiny idx files of our own behind torchvision's loaders, and the real sets where $DISTVAE_DATA has them."""
+"""MNIST and Fashion-MNIST: tiny idx files of our own behind torchvision's loaders, and the real sets where
+$DISTVAE_DATA has them."""
 
 import gzip
 import hashlib
@@ -190,9 +191,15 @@ def test_download_goes_to_the_cache_and_only_for_what_the_root_lacks(tiny, cache
     assert sorted(p.name for p in cache.iterdir()) == ["MNIST"]  # no temporary folder left
     shutil.rmtree(tiny)
     assert len(Mnist(root=str(elsewhere), download=True, valid=0).load().train) == 40  # no second download
-    shutil.rmtree(cache)
+
+
+def test_a_failed_download_says_where_to_put_the_files(tiny, cache, monkeypatch):
+    import torchvision.datasets
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])  # a refused connection leaks torchvision's socket
     with pytest.raises(DataError, match=r"download failed: .*Fetch the four files yourself and set data\.root"):
-        Mnist(root=str(elsewhere), download=True, valid=0).load()
+        Mnist(root=str(tiny / "elsewhere"), download=True).load()
+    assert list(cache.iterdir()) == []
 
 
 def test_many_readers_at_once_unpack_one_whole_copy(tiny, cache):
