@@ -35,7 +35,8 @@ from distvae.priors.normal import kl_standard_normal, log_normal
 
 NODES = 48
 _HERMITE = np.polynomial.hermite_e.hermegauss(NODES)
-_LAGUERRE = np.polynomial.laguerre.laggauss(NODES)
+_S, _V = np.polynomial.laguerre.laggauss(NODES)
+_LAGUERRE = _S, _V * np.exp(_S) * np.log1p(np.exp(-_S))  # here, in float64: e^s overflows float32 (nodes reach 180)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class BinarizedPrior(nn.Module):
         density = (log_normal((t - m) / sd).exp() + log_normal((t + m) / sd).exp()) / sd  # q(t) + q(-t)
         a = mu / sigma
         mean_abs = 2.0 * sigma * log_normal(a).exp() + mu * torch.erf(a / math.sqrt(2.0))  # E|z|, folded normal
-        kinked = self.r * mean_abs - math.log(2.0) + (density * v * (s.exp() * (-s).exp().log1p())).sum(-1) / two_r
+        kinked = self.r * mean_abs - math.log(2.0) + (density * v).sum(-1) / two_r
         return torch.where(self.r * sigma < 1.0, smooth, kinked)
 
     def log_prob(self, z: Tensor) -> Tensor:

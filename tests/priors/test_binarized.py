@@ -139,6 +139,15 @@ def test_the_rate_is_even_in_mu(mu, sigma, r):
     assert float(rate[0]) == pytest.approx(float(rate[1]), abs=1e-9, rel=1e-12)
 
 
+def test_the_rate_is_finite_and_close_in_float32():
+    grid = np.array(list(product(MUS, SIGMAS)))
+    mu, var = torch.from_numpy(grid[:, 0]).float().requires_grad_(), torch.from_numpy(grid[:, 1] ** 2).float()
+    for r in (0.3, 1.0, 5.0):
+        rate = prior(r).float().rate(NormalQ(mu, var))
+        torch.testing.assert_close(rate.double(), prior(r).rate(q(*grid.T)), atol=2e-3, rtol=1e-4)
+        assert torch.autograd.grad(rate.sum(), mu)[0].isfinite().all()
+
+
 def test_the_rate_does_not_jump_where_the_rule_changes():
     sigma = 0.5 * torch.tensor([1 - 1e-9, 1 + 1e-9], dtype=F)
     for mu in (0.0, 0.7, -3.0):
