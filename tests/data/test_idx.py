@@ -1,6 +1,7 @@
 """MNIST and Fashion-MNIST: tiny idx files of our own behind torchvision's loaders, and the real sets where
 $DISTVAE_DATA has them."""
 
+import errno
 import gzip
 import hashlib
 import os
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from distvae.data import DataError, FashionMnist, Mnist
+from distvae.trial import Trial
 
 NAMES = [f"{s}-{k}-ubyte" for s in ("train", "t10k") for k in ("images-idx3", "labels-idx1")]
 SETS = {"mnist": (Mnist, "MNIST"), "fashion_mnist": (FashionMnist, "FashionMNIST")}
@@ -157,6 +159,25 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(tiny, cache, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tiny / "file"))
     with pytest.raises(DataError, match=r"Set XDG_CACHE_HOME"):
         Mnist(root=str(tiny), valid=0).load()
+
+
+def test_a_full_disk_leaves_no_half_a_file(tiny, cache, monkeypatch):
+    def full(source, target):
+        target.write(source.read(9))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(DataError, match=r"MNIST/raw: No space left on device\. Set XDG_CACHE_HOME"):
+        Mnist(root=str(tiny), valid=0).load()
+    assert list((cache / "MNIST" / "raw").iterdir()) == []
+
+
+def test_where_the_files_are_is_not_in_the_trial_key():
+    def key(**kw):
+        return Trial(data=Mnist(**kw)).key
+
+    assert key(root="elsewhere", download=True) == key()
+    assert len({key(), key(valid=0), key(seed=1), Trial(data=FashionMnist()).key}) == 4
 
 
 def test_a_pickle_left_by_an_old_torchvision_is_not_opened(tiny):
