@@ -37,8 +37,8 @@ class Cyclic(Part):
     """Cyclic annealing (Fu et al. 2019): in every `period` steps, ramp 0 -> 1 over the fraction `ramp`, then hold 1."""
 
     type: Literal["cyclic"] = "cyclic"
-    period: Annotated[int, Hyper(low=1, doc="optimizer steps of one cycle")]
-    ramp: Annotated[float, Hyper(above=0.0, high=1.0, doc="fraction of a cycle spent rising")] = 0.5
+    period: Annotated[int, Hyper(low=2, doc="optimizer steps of one cycle")]
+    ramp: Annotated[float, Hyper(above=0.0, below=1.0, doc="fraction of a cycle spent rising")] = 0.5
 
     def __call__(self, step: int) -> float:
         return min(1.0, (step % self.period) / (self.ramp * self.period))

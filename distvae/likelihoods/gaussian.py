@@ -42,6 +42,14 @@ class Gaussian(Part):
     ] = 1.0
     output: Annotated[Literal["identity", "sigmoid"], Hyper(doc="map of the decoder's output to the mean")] = "identity"
 
+    def __post_init__(self) -> None:
+        floor = math.exp(LOG_SIGMA_MIN)
+        if self.mode == "learned" and self.sigma <= floor:
+            raise ValueError(
+                f"sigma: a learned sigma_x starts above {floor:.3g} (log sigma > {LOG_SIGMA_MIN:g}), got {self.sigma:g}: "
+                "raise it, or mode: fixed"
+            )
+
     @property
     def measure(self) -> str | None:
         return None if self.mode == "optimal_per_image" else "density"

@@ -34,7 +34,8 @@ from distvae.posteriors.gaussian import NormalQ
 from distvae.priors.normal import kl_standard_normal, log_normal
 
 _HERMITE = np.polynomial.hermite_e.hermegauss(40)
-_LAGUERRE = np.polynomial.laguerre.laggauss(48)
+_S, _V = np.polynomial.laguerre.laggauss(48)
+_LAGUERRE = _S, _V * np.exp(_S) * np.log1p(np.exp(-_S))  # here, in float64: e^s overflows float32 (nodes reach 180)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ class BinarizedPrior(nn.Module):
         m, sd = mu[..., None], sigma[..., None]
         t = s / two_r
         density = (log_normal((t - m) / sd).exp() + log_normal((t + m) / sd).exp()) / sd  # q(t) + q(-t)
-        rest = density @ (v * s.exp() * (-s).exp().log1p()) / two_r
+        rest = density @ v / two_r
         a = mu / sigma
         mean_abs = 2.0 * sigma * log_normal(a).exp() + mu * torch.erf(a / math.sqrt(2.0))  # E|z|, folded normal
         return self.r * mean_abs - math.log(2.0) + rest

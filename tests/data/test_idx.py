@@ -1,5 +1,7 @@
-"""MNIST and Fashion-MNIST: tiny idx files of our own behind torchvision's loaders, and the real sets where $DISTVAE_DATA has them."""
+"""MNIST and Fashion-MNIST: tiny idx files of our own behind torchvision's loaders, and the real sets where
+$DISTVAE_DATA has them."""
 
+import errno
 import gzip
 import hashlib
 import os
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 from distvae.data import DataError, FashionMnist, Mnist
+from distvae.trial import Trial
 
 NAMES = [f"{s}-{k}-ubyte" for s in ("train", "t10k") for k in ("images-idx3", "labels-idx1")]
 SETS = {"mnist": (Mnist, "MNIST"), "fashion_mnist": (FashionMnist, "FashionMNIST")}
@@ -158,6 +161,25 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(tiny, cache, monkeypatc
         Mnist(root=str(tiny), valid=0).load()
 
 
+def test_a_full_disk_leaves_no_half_a_file(tiny, cache, monkeypatch):
+    def full(source, target):
+        target.write(source.read(9))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(DataError, match=r"MNIST/raw: No space left on device\. Set XDG_CACHE_HOME"):
+        Mnist(root=str(tiny), valid=0).load()
+    assert list((cache / "MNIST" / "raw").iterdir()) == []
+
+
+def test_where_the_files_are_is_not_in_the_trial_key():
+    def key(**kw):
+        return Trial(data=Mnist(**kw)).key
+
+    assert key(root="elsewhere", download=True) == key()
+    assert len({key(), key(valid=0), key(seed=1), Trial(data=FashionMnist()).key}) == 4
+
+
 def test_a_pickle_left_by_an_old_torchvision_is_not_opened(tiny):
     unpack(tiny)
     old = tiny / "MNIST" / "processed"
@@ -190,9 +212,15 @@ def test_download_goes_to_the_cache_and_only_for_what_the_root_lacks(tiny, cache
     assert sorted(p.name for p in cache.iterdir()) == ["MNIST"]  # no temporary folder left
     shutil.rmtree(tiny)
     assert len(Mnist(root=str(elsewhere), download=True, valid=0).load().train) == 40  # no second download
-    shutil.rmtree(cache)
+
+
+def test_a_failed_download_says_where_to_put_the_files(tiny, cache, monkeypatch):
+    import torchvision.datasets
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])  # a refused connection leaks torchvision's socket
     with pytest.raises(DataError, match=r"download failed: .*Fetch the four files yourself and set data\.root"):
-        Mnist(root=str(elsewhere), download=True, valid=0).load()
+        Mnist(root=str(tiny / "elsewhere"), download=True).load()
+    assert list(cache.iterdir()) == []
 
 
 def test_many_readers_at_once_unpack_one_whole_copy(tiny, cache):
