@@ -21,11 +21,11 @@ def address(name: str) -> int:
 
 @torch.no_grad()
 def initialize(module: nn.Module, seed: int) -> None:
-    """Set every Linear and Conv weight and bias of `module`; other parameters keep what their part gave them."""
+    """Set every Linear and Conv2d weight and bias of `module`; other parameters keep what their part gave them."""
     for prefix, layer in module.named_modules():
-        if not isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
             continue
-        fan_in = layer.weight[0].numel() if not isinstance(layer, nn.ConvTranspose2d) else layer.weight[:, 0].numel()
+        fan_in = layer.weight[0].numel()
         bound = 1.0 / math.sqrt(fan_in) if fan_in else 0.0
         for name, p in layer.named_parameters(prefix=prefix, recurse=False):
             rows = p.shape[0]
