@@ -229,6 +229,7 @@ def exit_code(e: Exception) -> int | None:
         "NothingToPlotError": 2,
         "BenchError": 2,
         "ResourcesError": 4,
+        "TrackerError": 4,
         "OutLockedError": 5,
     }
     return codes.get(type(e).__name__) if type(e).__module__.startswith("distvae") else None

@@ -28,7 +28,7 @@ def overview(study: Study, out: Path | None, *, probe: bool) -> dict[str, Any]:
     if out is not None:
         from distvae.results import ledger
 
-        ended = ledger.peek(out)
+        ended, _ = ledger.scan(out, mend=False)
     todo = [t for t, _ in remaining(study, ended)]
     groups = Counter(t.fusion_group for t in study.trials)
     concurrency = study.resources.concurrency or max(1, cores() // (study.resources.workers * study.resources.threads))

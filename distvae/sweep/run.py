@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -116,7 +115,7 @@ class _Driver:
         finally:
             for key in list(self.progress.running):
                 self.tracker.end(key, "interrupted")
-            lost = self.tracker.close(timeout_s=60.0)
+            lost = self.tracker.close(60.0, "KILLED" if self.outcome.interrupted else "FINISHED")
             if lost:
                 self.outcome.notes.append(
                     f"MLflow did not take {lost} events; nothing is lost: run `distvae sync {self.out}` when it is back"
@@ -238,8 +237,7 @@ class _Driver:
             self.study.tracking.uri,
             out=self.out,
             sweep=self.study.name,
-            created_ms=created_ms(self.out),
-            resolved_yaml=self.study.resolved,
+            resolved=self.study.resolved,
             log=self.say,
         )
 
@@ -253,13 +251,3 @@ def label(trial: Trial) -> str:
     named = {k: v for k, v in trial.knob_columns().items() if v is not None}
     named["d"] = named.pop("latent_dim")
     return " ".join(f"{k}={v:g}" for k, v in {**named, "seed": trial.seed}.items())
-
-
-def created_ms(out: Path) -> int:
-    """When OUT was first swept: the zero of MLflow's deterministic timestamps. Written once."""
-    path = out / ".created_ms"
-    if not path.exists():
-        temp = out / f".created_ms.{os.getpid()}"
-        temp.write_text(str(int(time.time() * 1000)))
-        os.replace(temp, path)
-    return int(path.read_text())

@@ -1,0 +1,159 @@
+"""The end of a sweep, and looks at one: export, pictures, the frontier and the best, where everything lies. All of it is views of the ledger."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from distvae.results import curves, ledger, plots
+from distvae.sweep.run import Outcome
+
+PLOTS = "plots"
+
+
+def finish(outcome: Outcome, console: Console) -> None:
+    """After `sweep`: write rd_curve.parquet and the pictures, then say what came out."""
+    out = outcome.out
+    curve = ledger.export(out)
+    pictures = draw(out, kind="all") if outcome.count("finished") else []
+    view = summary(out)
+    render_status(view, console)
+    for note in outcome.notes:
+        console.print(note, markup=False)
+    console.print()
+    for what, where in (
+        ("curve", curve),
+        ("pictures", ", ".join(map(str, pictures)) or "none: no trial has a valid bound yet"),
+        ("record", f"{out / 'points'}/*.parquet"),
+        ("logs", f"{out / 'logs'}/<trial_key>.jsonl"),
+        ("compare", f"distvae ui {out}"),
+    ):
+        console.print(f"{what:<9} {where}", markup=False)
+    if outcome.interrupted:
+        console.print(
+            f"interrupted: {outcome.planned - len(outcome.status)} trials left; the same command goes on", markup=False
+        )
+
+
+def draw(
+    out: Path,
+    *,
+    kind: str = "all",
+    x: str = "r",
+    y: str = "latent_dim",
+    value: str = "elbo_nats",
+    split: str = "test",
+    color: str | None = None,
+) -> list[Path]:
+    """The pictures of a sweep in OUT/plots. With `all`, a picture that has nothing to show is left out; asked for by name, it is an error."""
+    table, paths = ledger.load(out), []
+    folder = out / PLOTS
+    folder.mkdir(exist_ok=True)
+    for name in ("rd", "heat") if kind == "all" else (kind,):
+        path = folder / f"{name}.png"
+        try:
+            if name == "rd":
+                plots.rd_plane(table, path, split=split, color=color)
+            else:
+                plots.heat_map(table, path, x=x, y=y, value=value, split=split)
+        except ValueError as e:
+            if kind != "all":
+                raise NothingToPlotError(f"{out}: {e}") from e
+            continue
+        paths.append(path)
+    return paths
+
+
+class NothingToPlotError(Exception):
+    """A picture was asked for that has nothing to show (exit code 2)."""
+
+
+def summary(out: Path) -> dict[str, Any]:
+    """Counts by status, failures with their logs, the frontier (test) and the best by valid bound, as JSON-able data."""
+    from distvae.sweep.plan import read_plan
+
+    table = ledger.load(out)
+    status = curves.trial_status(table)
+    planned = [r["trial_key"] for r in read_plan(out).select(["trial_key", "current"]).to_pylist() if r["current"]]
+    counts = Counter(status.get(key, "to run") for key in planned)
+    return {
+        "out": str(out),
+        "planned": len(planned),
+        "counts": dict(counts),
+        "failed": {key: str(out / "logs" / f"{key}.jsonl") for key in planned if status.get(key) == "failed"},
+        "frontier": [_config(c) for c in curves.frontier(table)],
+        "best": [_config(c) for c in curves.best(table)],
+    }
+
+
+def _config(c: curves.Config) -> dict[str, Any]:
+    """A configuration as data: knobs, interval means and bounds on the test split, the valid bound that ranks it."""
+
+    def span(i: curves.Interval) -> dict[str, Any]:
+        return {"mean": i.mean, "low": i.low, "high": i.high, "kind": i.kind}
+
+    return {
+        "data": c.data,
+        "measure": c.measure,
+        "config_key": c.config_key,
+        "knobs": {k: v for k, v in c.knobs.items() if v is not None},
+        "seeds": c.seeds,
+        "rate_nats": span(c.rate),
+        "distortion_nats": span(c.distortion),
+        "elbo_nats": span(c.elbo),
+        "valid_elbo_nats": span(c.valid_elbo) if c.valid_elbo else None,
+        "trial_keys": [p.trial_key for p in c.points],
+    }
+
+
+def render_status(view: dict[str, Any], console: Console) -> None:
+    """Counts, failures, frontier and best, for people."""
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(view["counts"].items()))
+    console.print(f"\n{view['planned']} trials planned: {counts or 'none ended yet'}", markup=False)
+    for key, log in view["failed"].items():
+        console.print(f"failed: {key}, its log: {log}", markup=False)
+    for data, measure in dict.fromkeys((c["data"], c["measure"]) for c in view["frontier"]):
+        mine = [c for c in view["frontier"] if (c["data"], c["measure"]) == (data, measure)]
+        console.print(_frontier_table(data, measure, mine, {c["config_key"] for c in view["best"]}))
+    for c in view["best"]:
+        knobs = " ".join(f"{k}={v:g}" for k, v in c["knobs"].items())
+        console.print(
+            f"best by valid bound ({c['data']}, {c['measure']}): {knobs}\n"
+            f"  valid ELBO {_span(c['valid_elbo_nats'])} nats, test ELBO {_span(c['elbo_nats'])} nats, "
+            f"{c['seeds']} seeds, trials {' '.join(c['trial_keys'])}",
+            markup=False,
+        )
+    if view["frontier"] and not view["best"]:
+        console.print("no validation split: nothing is selected; the frontier is of test means", markup=False)
+
+
+def _frontier_table(data: str, measure: str, rows: list[dict[str, Any]], best: set[str]) -> Table:
+    kinds = sorted({c["rate_nats"]["kind"] + f" over {c['seeds']} seeds" for c in rows if c["seeds"] > 1})
+    title = f"frontier: {data} ({measure}), test split, nats per example" + (
+        f"; [..] {', '.join(kinds)}" if kinds else ""
+    )
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
+    knobs = list(dict.fromkeys(k for c in rows for k in c["knobs"]))
+    for name in [*knobs, "rate", "distortion", "ELBO", "valid ELBO", ""]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for c in rows:
+        valid = _span(c["valid_elbo_nats"]) if c["valid_elbo_nats"] else "none"
+        spans = [_span(c[m]) for m in ("rate_nats", "distortion_nats", "elbo_nats")]
+        mark = "best" if c["config_key"] in best else ""
+        table.add_row(*(f"{c['knobs'][k]:g}" if k in c["knobs"] else "" for k in knobs), *spans, valid, mark)
+    return table
+
+
+def _span(i: dict[str, Any]) -> str:
+    return f"{i['mean']:.2f}" if i["low"] == i["high"] else f"{i['mean']:.2f} [{i['low']:.2f}, {i['high']:.2f}]"
+
+
+def sync_mlflow(out: Path, uri: str | None) -> dict[str, Any]:
+    """Rebuild MLflow from the ledger."""
+    from distvae.results.tracking import sync
+
+    return sync(out, uri)

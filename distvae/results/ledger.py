@@ -1,0 +1,163 @@
+"""The ledger: OUT/points/<trial_key>.<attempt>.parquet, one file per ended attempt, the system of record.
+
+A file appears whole (temp, fsync, rename) and never changes. Pages carry checksums, verified on every read: a flipped byte or a truncated file is moved to OUT/quarantine and its trial run
+again, never read in silence. Readers merge attempts: a row belongs to the first attempt that committed it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from distvae.results.schema import SCHEMA
+
+POINTS, QUARANTINE = "points", "quarantine"
+_NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What the ledger knows of a trial: its latest attempt, and the last epoch any attempt committed."""
+
+    key: str
+    status: str
+    attempt: int
+    epoch: int
+
+
+def path(out: Path, key: str, attempt: int) -> Path:
+    return out / POINTS / f"{key}.{attempt}.parquet"
+
+
+def commit(out: Path, table: pa.Table) -> Path:
+    """Commit the rows of one ended attempt. If it is committed already, what is there stays."""
+    ((key, attempt),) = set(zip(table["trial_key"].to_pylist(), table["attempt"].to_pylist(), strict=True))
+    target = path(out, key, attempt)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and _read(target) is not None:
+        return target
+    return write(table, target)
+
+
+def write(table: pa.Table, target: Path) -> Path:
+    """A Parquet file, whole or not at all, with page checksums."""
+    temp = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(temp, "wb") as f:
+            pq.write_table(table.cast(SCHEMA) if table.schema != SCHEMA else table, f, write_page_checksum=True)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temp, target)
+    finally:
+        temp.unlink(missing_ok=True)
+    _sync(target.parent)
+    return target
+
+
+def scan(out: Path, *, mend: bool = True) -> tuple[dict[str, Ended], list[str]]:
+    """(what has ended, by trial key; one line per damaged file). With `mend`, for the owner of OUT, damaged files are moved to quarantine and temp files of dead
+    writers removed."""
+    ended: dict[str, Ended] = {}
+    damaged = []
+    for stale in (out / POINTS).glob(".*.tmp") if mend else ():
+        stale.unlink(missing_ok=True)
+    for file, table in _files(out):
+        if table is None:
+            if not mend:
+                damaged.append(f"{file} is damaged: the next sweep sets it aside and runs its trial again")
+                continue
+            grave = out / QUARANTINE
+            grave.mkdir(exist_ok=True)
+            os.replace(file, grave / file.name)
+            damaged.append(f"{file} is damaged: moved to {grave}, its trial is run again")
+            continue
+        key, attempt = _identity(file)
+        before = ended.get(key)
+        epoch = max([before.epoch if before else 0, *(e or 0 for e in table["epoch"].to_pylist())])
+        status = table["status"][0].as_py()
+        if before is None or attempt > before.attempt:
+            ended[key] = Ended(key, status, attempt, epoch)
+        else:
+            ended[key] = Ended(key, before.status, before.attempt, epoch)
+    return ended, damaged
+
+
+def load(out: Path) -> pa.Table:
+    """Every sound committed row, merged over attempts, ordered by (trial_key, epoch, split, point). Reads only; damaged files are left to `scan`."""
+    found = sorted(((_identity(f), t) for f, t in _files(out) if t is not None), key=lambda item: item[0])
+    seen: set[tuple[str, int, str, int]] = set()
+    kept = []
+    measured = {key for (key, _), t in found if t["n_examples"].to_pylist()[0]}
+    for (key, _), t in found:
+        keep = []
+        ids = zip(*(t[c].to_pylist() for c in ("epoch", "split", "point", "n_examples")), strict=True)
+        for epoch, split, point, n in ids:
+            new = (key, epoch, split, point) not in seen
+            keep.append(new and (bool(n) or key not in measured))
+            seen.add((key, epoch, split, point))
+        kept.append(t.filter(pa.array(keep)))
+    table = pa.concat_tables(kept) if kept else SCHEMA.empty_table()
+    if not len(table):
+        return SCHEMA.empty_table()
+    order = [(c, "ascending") for c in ("trial_key", "epoch", "split", "point")]
+    plain = {c: pc.cast(table[c], pa.string()) if pa.types.is_dictionary(table[c].type) else table[c] for c, _ in order}
+    return table.take(pc.sort_indices(pa.table(plain), sort_keys=order)).unify_dictionaries()
+
+
+def export(out: Path, fmt: str = "parquet", to: Path | None = None) -> Path:
+    """The curve as `parquet` (OUT/rd_curve.parquet) or `csv` (OUT/rd_curve.csv), or to the file `to`."""
+    table, target = load(out), to or out / f"rd_curve.{fmt}"
+    if fmt == "parquet":
+        return write(table, target)
+    temp = target.with_name(f".{target.name}.tmp")
+    plain = pa.table(
+        {
+            c: pc.cast(v, pa.string()) if pa.types.is_dictionary(v.type) else v
+            for c, v in zip(table.column_names, table.columns, strict=True)
+        }
+    )
+    pyarrow.csv.write_csv(plain, temp)
+    os.replace(temp, target)
+    return target
+
+
+def _files(out: Path) -> Iterator[tuple[Path, pa.Table | None]]:
+    """(file, its rows or None if it is damaged) of the ledger."""
+    folder = out / POINTS
+    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not file.name.startswith("."):
+            yield file, _read(file)
+
+
+def _read(file: Path) -> pa.Table | None:
+    match = _NAME.fullmatch(file.name)
+    if match is None or file.is_symlink():
+        return None
+    try:
+        table = pq.ParquetFile(file, page_checksum_verification=True).read()
+        identity = set(zip(table["trial_key"].to_pylist(), table["attempt"].to_pylist(), strict=True))
+    except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError):
+        return None
+    sound = table.schema.equals(SCHEMA, check_metadata=False) and identity == {(match[1], int(match[2]))}
+    return table if sound else None
+
+
+def _identity(file: Path) -> tuple[str, int]:
+    match = _NAME.fullmatch(file.name)
+    assert match is not None
+    return match[1], int(match[2])
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

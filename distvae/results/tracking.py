@@ -1,0 +1,230 @@
+"""MLflow, off the training path: one writer thread in the driver behind a queue, a view of the ledger that can always be rebuilt.
+
+One experiment per sweep name, one parent run per OUT, one child per started trial, found again by its tag `distvae.trial_key`, so a re-run or a retry reopens it. Points are
+stamped `created_ms + step`: the same point stored twice is one point, so replaying is harmless. If MLflow is away, events wait in memory, one line says so, and `distvae sync` brings the
+rest from the ledger later."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from distvae.results import ledger
+from distvae.results.curves import trial_status
+from distvae.results.schema import METRICS
+from distvae.trial import Trial
+
+KEY, STATUS, SWEEP_ID = "distvae.trial_key", "distvae.status", "distvae.sweep_id"
+PARAM_MAX = 500
+CLOSE_AWAY_S = 5.0  # how long to wait at the end for a store that has been away
+BACK_OFF_S = (1.0, 2.0, 5.0, 10.0)
+_END = {
+    "finished": "FINISHED",
+    "stopped": "FINISHED",
+    "diverged": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
+
+
+def store_uri(out: Path) -> str:
+    """The SQLite store of a sweep."""
+    return f"sqlite:///{(out / 'mlflow.db').absolute()}"
+
+
+def created_ms(out: Path) -> int:
+    """When OUT was first swept: the zero of the deterministic timestamps, and the sweep's identity in MLflow. Written once."""
+    path = out / ".created_ms"
+    if not path.exists():
+        temp = out / f".created_ms.{os.getpid()}"
+        temp.write_text(str(int(time.time() * 1000)))
+        os.replace(temp, path)
+    return int(path.read_text())
+
+
+class Store:
+    """One sweep in one MLflow. Every method may raise whatever MLflow raises; all of them may be repeated."""
+
+    def __init__(self, uri: str | None, out: Path, sweep: str, resolved: str):
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
+        import mlflow
+        from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        mlflow.set_tracking_uri(uri or store_uri(out))  # else artifact calls of a client would open another store
+        self.client = MlflowClient(uri or store_uri(out))
+        self.zero = created_ms(out)
+        artifacts = (out / "mlartifacts").absolute().as_uri() if uri is None else None
+        self.experiment = self._experiment(sweep, artifacts)
+        self.parent = self._parent(sweep, resolved)
+        self.children = dict(self._children())
+
+    def _experiment(self, name: str, artifacts: str | None) -> str:
+        found = self.client.get_experiment_by_name(name)
+        return found.experiment_id if found else self.client.create_experiment(name, artifact_location=artifacts)
+
+    def _parent(self, sweep: str, resolved: str) -> str:
+        mine = f"tags.`{SWEEP_ID}` = '{self.zero}'"
+        found = self.client.search_runs([self.experiment], mine, max_results=1)
+        if found:
+            return found[0].info.run_id
+        from distvae.results.provenance import git_sha
+
+        tags = {SWEEP_ID: str(self.zero), "distvae.git_sha": git_sha(), "distvae.sweep_yaml": resolved[:5000]}
+        run = self.client.create_run(self.experiment, start_time=self.zero, tags=tags, run_name=sweep)
+        return run.info.run_id
+
+    def _children(self) -> Iterable[tuple[str, str]]:
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment], f"tags.`mlflow.parentRunId` = '{self.parent}'", max_results=1000, page_token=token
+            )
+            for run in page:
+                yield run.data.tags.get(KEY, ""), run.info.run_id
+            token = page.token
+            if not token:
+                return
+
+    def start(self, trial: Trial) -> None:
+        """The trial's child run, created with its params or reopened."""
+        if trial.key in self.children:
+            self.client.update_run(self.children[trial.key], status="RUNNING")
+            return
+        from mlflow.entities import Param
+
+        tags = {"mlflow.parentRunId": self.parent, KEY: trial.key, "distvae.config_key": trial.config_key}
+        run = self.client.create_run(self.experiment, start_time=self.zero, tags=tags, run_name=trial.key)
+        params = [Param(k, str(v)[:PARAM_MAX]) for k, v in trial.flat().items()]
+        for at in range(0, len(params), 100):
+            self.client.log_batch(run.info.run_id, params=params[at : at + 100])
+        self.children[trial.key] = run.info.run_id
+
+    def rows(self, key: str, rows: Iterable[dict[str, Any]]) -> int:
+        """Metrics `<split>/<metric>` at step = epoch. Returns how many points."""
+        from mlflow.entities import Metric
+
+        points = [
+            Metric(f"{r['split']}/{name}", float(r[name]), self.zero + int(r["step"]), int(r["epoch"]))
+            for r in rows
+            for name in METRICS
+            if r.get(name) is not None
+        ]
+        for at in range(0, len(points), 1000):
+            self.client.log_batch(self.children[key], metrics=points[at : at + 1000])
+        return len(points)
+
+    def end(self, key: str, status: str) -> None:
+        self.client.set_tag(self.children[key], STATUS, status)
+        self.client.set_terminated(self.children[key], status=_END[status])
+
+    def close(self, status: str) -> None:
+        self.client.set_terminated(self.parent, status=status)
+
+
+class Tracker:
+    """The queue in front of a `Store`. Its methods return at once and never raise."""
+
+    def __init__(self, uri: str | None, *, out: Path, sweep: str, resolved: str, log: Callable[[str], None]):
+        self._make = lambda: Store(uri, out, sweep, resolved)
+        self._out, self._log = out, log
+        self._queue: queue.Queue[tuple[str, tuple[Any, ...]]] = queue.Queue()
+        self._busy = 0  # events taken from the queue and not delivered
+        self._away = False  # did the last call fail?
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
+
+    def open(self) -> None:
+        self._thread.start()
+
+    def start(self, trial: Trial) -> None:
+        self._queue.put(("start", (trial,)))
+
+    def rows(self, key: str, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            self._queue.put(("rows", (key, rows)))
+
+    def end(self, key: str, status: str) -> None:
+        self._queue.put(("end", (key, status)))
+
+    def close(self, timeout_s: float, status: str = "FINISHED") -> int:
+        """Deliver what is left for at most `timeout_s`. Returns the number of events that were not."""
+        self._queue.put(("close", (status,)))
+        self._closing.set()
+        self._thread.join(min(timeout_s, CLOSE_AWAY_S) if self._away else timeout_s)
+        return self._queue.qsize() + self._busy if self._thread.is_alive() else 0
+
+    def _run(self) -> None:
+        store, failures = None, 0
+        while True:
+            name, args = self._queue.get()
+            self._busy = 1
+            while True:
+                try:
+                    store = store or self._make()
+                    getattr(store, name)(*args)
+                    self._away = False
+                    break
+                except Exception as e:
+                    if failures == 0:
+                        self._log(
+                            f"MLflow does not answer ({_short(e)}); training goes on, `distvae sync {self._out}` later"
+                        )
+                    self._away = True
+                    pause = BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)]
+                    failures += 1
+                    time.sleep(min(pause, 1.0) if self._closing.is_set() else pause)
+            self._busy = 0
+            if name == "close":
+                return
+
+
+def sync(out: Path, uri: str | None = None) -> dict[str, Any]:
+    """Rebuild MLflow's view of a sweep from its ledger and plan; repeat at will. Returns {trials, metrics, uri}.
+
+    Raises TrackerError if MLflow does not answer."""
+    from distvae.config import load
+    from distvae.sweep.plan import trial_from_json
+
+    study = load(out / "sweep.yaml")
+    uri = uri or study.tracking.uri
+    table = ledger.load(out)
+    status, points = trial_status(table), 0
+    by_key: dict[str, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        by_key.setdefault(row["trial_key"], []).append(row)
+    try:
+        store = Store(uri, out, study.name, study.resolved)
+        for key, rows in by_key.items():
+            store.start(trial_from_json(rows[0]["config_json"]))
+            points += store.rows(key, rows)
+            store.end(key, status[key])
+        if by_key:
+            store.close("FINISHED")
+    except Exception as e:
+        raise TrackerError(
+            f"MLflow at {uri or store_uri(out)} does not answer: {_short(e)}; start it, or give --uri"
+        ) from e
+    return {"trials": len(by_key), "metrics": points, "uri": uri or store_uri(out)}
+
+
+class TrackerError(Exception):
+    """MLflow cannot be reached (exit code 4)."""
+
+
+def _short(e: Exception) -> str:
+    text = str(e)
+    with contextlib.suppress(ValueError, AttributeError):
+        text = json.loads(text).get("message", text)
+    return f"{type(e).__name__}: {text.splitlines()[0][:160] if text else ''}"
