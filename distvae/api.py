@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distvae.config import ConfigError, check_out, load
+from distvae.config import ConfigError, load
 from distvae.data import load as load_data
 from distvae.results import curves, ledger, rows
 from distvae.results.provenance import git_sha
+from distvae.sweep.plan import check_out
 from distvae.training import checkpoint
 from distvae.training.loop import Runner
 from distvae.trial import Trial

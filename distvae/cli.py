@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 140)
 
 Config = Annotated[Path, typer.Argument(help="the sweep's YAML file")]
 Out = Annotated[Path, typer.Argument(help="a sweep's output folder")]
@@ -39,7 +39,8 @@ def sweep(
     ] = None,
 ) -> None:
     """Train every trial of CONFIG that has not ended yet, then export the curve and its pictures."""
-    from distvae.config import check_out, load
+    from distvae.config import load
+    from distvae.sweep.plan import check_out
     from distvae.results.finish import finish
     from distvae.sweep.check import check_data
     from distvae.sweep.run import sweep as run
@@ -186,7 +187,7 @@ class UsageError(Exception):
 
 def existing(out: Path) -> Path:
     """OUT of a reading command: it must hold a sweep."""
-    from distvae.config import check_out
+    from distvae.sweep.plan import check_out
 
     check_out(out)
     if not (out / "points").is_dir() and not (out / "plan.parquet").exists():

@@ -13,6 +13,7 @@ from distvae.results import curves, ledger, plots
 from distvae.sweep.run import Outcome
 
 PLOTS = "plots"
+ROWS = 15  # longer frontiers are shown by their lower hull
 
 
 def finish(outcome: Outcome, console: Console) -> None:
@@ -118,6 +119,11 @@ def render_status(view: dict[str, Any], console: Console) -> None:
         console.print(f"failed: {key}, its log: {log}", markup=False)
     for data, measure in dict.fromkeys((c["data"], c["measure"]) for c in view["frontier"]):
         mine = [c for c in view["frontier"] if (c["data"], c["measure"]) == (data, measure)]
+        if len(mine) > ROWS:
+            hull = set(curves.lower_hull([(c["rate_nats"]["mean"], c["distortion_nats"]["mean"]) for c in mine]))
+            shown = [c for c in mine if (c["rate_nats"]["mean"], c["distortion_nats"]["mean"]) in hull]
+            console.print(f"{len(mine)} configurations on the frontier, {len(shown)} of them on its lower hull:")
+            mine = shown
         console.print(_frontier_table(data, measure, mine, {c["config_key"] for c in view["best"]}))
     for c in view["best"]:
         knobs = " ".join(f"{k}={v:g}" for k, v in c["knobs"].items())
@@ -133,8 +139,9 @@ def render_status(view: dict[str, Any], console: Console) -> None:
 
 def _frontier_table(data: str, measure: str, rows: list[dict[str, Any]], best: set[str]) -> Table:
     kinds = sorted({c["rate_nats"]["kind"] + f" over {c['seeds']} seeds" for c in rows if c["seeds"] > 1})
+    kinds = [k.replace("range", "half the range") for k in kinds]
     title = f"frontier: {data} ({measure}), test split, nats per example" + (
-        f"; [..] {', '.join(kinds)}" if kinds else ""
+        f"; ± {', '.join(kinds)}" if kinds else ""
     )
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
     knobs = list(dict.fromkeys(k for c in rows for k in c["knobs"]))
@@ -149,7 +156,8 @@ def _frontier_table(data: str, measure: str, rows: list[dict[str, Any]], best: s
 
 
 def _span(i: dict[str, Any]) -> str:
-    return f"{i['mean']:.2f}" if i["low"] == i["high"] else f"{i['mean']:.2f} [{i['low']:.2f}, {i['high']:.2f}]"
+    half = (i["high"] - i["low"]) / 2
+    return f"{i['mean']:.2f}" if not half else f"{i['mean']:.2f} ±{half:.2f}"
 
 
 def sync_mlflow(out: Path, uri: str | None) -> dict[str, Any]:
