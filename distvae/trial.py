@@ -142,6 +142,8 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _is_default(f: Any, value: Any) -> bool:
     if f.default is MISSING or type(f.default) is not type(value):
         return False
+    if value is f.default:
+        return True
     if is_dataclass(value):  # by what counts: `train: {epochs: 10}` is the default but for a field that is not in the key
         return canonical(value) == canonical(f.default)
     return f.default == value
