@@ -144,7 +144,7 @@ def _is_default(f: Any, value: Any) -> bool:
         return False
     if value is f.default:
         return True
-    if is_dataclass(value):  # by what counts: `train: {epochs: 10}` is the default but for a field that is not in the key
+    if is_dataclass(value):  # by what counts: `train: {epochs: 10}` differs from the default in no field of the key
         return canonical(value) == canonical(f.default)
     return f.default == value
 
