@@ -7,8 +7,8 @@ pydantic is never imported here: it calls the two hooks of `Hyper` and reads `__
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import Field, dataclass, fields
+from functools import cache
 from typing import Any, ClassVar, get_args, get_type_hints
 
 import torch
@@ -71,13 +71,16 @@ class Part:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
 
-def knobs(part: type[Part]) -> Iterator[tuple[Field[Any], Any, Hyper]]:
+@cache  # resolving annotations costs 2 ms a trial key; they never change
+def knobs(part: type[Part]) -> tuple[tuple[Field[Any], Any, Hyper], ...]:
     """(dataclass field, resolved type, `Hyper`) of each annotated field of a part."""
     hints = get_type_hints(part, include_extras=True)
-    for field in fields(part):
-        for note in getattr(hints[field.name], "__metadata__", ()):
-            if isinstance(note, Hyper):
-                yield field, hints[field.name].__args__[0] if hasattr(hints[field.name], "__args__") else Any, note
+    return tuple(
+        (field, hints[field.name].__args__[0] if hasattr(hints[field.name], "__args__") else Any, note)
+        for field in fields(part)
+        for note in getattr(hints[field.name], "__metadata__", ())
+        if isinstance(note, Hyper)
+    )
 
 
 def _tag(schema: Any, source: Any) -> Any:

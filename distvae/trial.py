@@ -138,7 +138,13 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _is_default(f: Any, value: Any) -> bool:
-    return f.default is not MISSING and type(f.default) is type(value) and f.default == value
+    if f.default is MISSING or type(f.default) is not type(value):
+        return False
+    if value is f.default:
+        return True
+    if is_dataclass(value):  # by what counts: `train: {epochs: 10}` differs from the default in no field of the key
+        return canonical(value) == canonical(f.default)
+    return f.default == value
 
 
 def _skeleton(part: Any, top: bool = False) -> Any:

@@ -1,0 +1,405 @@
+"""A YAML file to a `Study`, or a `ConfigError` that says where, what, what is allowed and the likely fix, for every
+problem of the file at once.
+
+    load(path, sets)   the study; `sets` are `--set path=value`, their values YAML
+    schema()           the JSON Schema of the file, for editors
+
+The only module that imports pydantic, and only when used. Every value of every range is validated, each in few cells
+(`space.cover`), so a sweep of any size is checked before it is expanded, and refused before that if it is too large."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from distvae.part import Part
+from distvae.study import Resources, Search, Study, Tracking
+from distvae.sweep import space
+from distvae.sweep.explain import explain, one_of, unknown_key
+from distvae.sweep.tree import MAX_PROBLEMS, ConfigError, Node, dump, parse, printable, read_file, show
+from distvae.trial import Trial
+
+__all__ = ["ConfigError", "load", "loads", "schema", "trial_from_data"]
+
+SPACE = tuple(f.name for f in fields(Trial) if f.name != "seed")  # the sections that describe trials
+SECTIONS: dict[str, type[Part]] = {"search": Search, "resources": Resources, "tracking": Tracking}
+ENGINES = ("deepspeed", "torch")
+TOP = ("name", *SPACE, "seeds", *SECTIONS, "engine", "deepspeed")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+HOMES = {  # what DeepSpeed could also set, and the one place where it is set
+    "train_batch_size": "train.batch_size",
+    "train_micro_batch_size_per_gpu": "train.batch_size",
+    "optimizer": "train.optimizer and train.lr",
+    "scheduler": "train.lr_schedule",
+    "gradient_clipping": "train.clip_norm",
+    "fp16": "train.dtype: training is fp32 or bf16",
+    "amp": "train.dtype: training is fp32 or bf16",
+}
+P = TypeVar("P", bound=Part)
+
+
+def load(path: str | Path, sets: Sequence[str] = ()) -> Study:
+    """The study a YAML file describes, with `--set path=value` applied."""
+    text, label = read_file(path)
+    return loads(text, sets, label=label, stem=Path(path).stem)
+
+
+def loads(text: str, sets: Sequence[str] = (), *, label: str = "<config>", stem: str = "sweep") -> Study:
+    """`load` of text."""
+    problems: list[str] = []
+    root = parse(text, lambda line, column: f"{label}:{line}:{column}", problems)
+    start = f"{label}:1:1"
+    if root is None:
+        raise ConfigError([*problems, f"{start}: file: is empty (start with `data: {{type: digits}}`)"])
+    if not isinstance(root.value, dict):
+        why = f"the top level is {show(root.value)}, not a mapping (keys: {', '.join(TOP)})"
+        raise ConfigError([*problems, f"{root.at}: file: {why}"])
+    for item in sets:
+        root = _set(root, item, problems)
+    return _Loader(root, start, stem, problems).study()
+
+
+def trial_from_data(data: Any) -> Trial:
+    """The trial of `Trial.config()`'s data, validated."""
+    return adapter(Trial).validate_python(data)
+
+
+@cache
+def adapter(part: type[P]) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(part)
+
+
+# --- --set ------------------------------------------------------------------------------------------------------------
+
+
+def _set(root: Node, item: str, problems: list[str]) -> Node:
+    """`root` with `path=value`; nodes are shared by aliases, so the changed path is copied."""
+    label = f"--set {printable(item if len(item) <= 200 else item[:197] + '...')}"
+    path, eq, text = item.partition("=")
+    steps = path.strip().split(".")
+    if not eq or not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", s) for s in steps):
+        problems.append(f"{label}: {printable(path) or 'path'}: is not path=value (write --set vae.prior.r=0.5)")
+        return root
+    value = parse(text, lambda line, column: label, problems, path.strip()) or Node(None, label)
+
+    def put(node: Node, depth: int) -> Node:
+        if depth == len(steps):
+            return value
+        name = ".".join(steps[:depth])
+        if node.value is None and depth <= 1:  # `train:` with nothing under it
+            node = Node({}, node.at)
+        if not isinstance(node.value, dict) or space.ranged(node):
+            what = "a range" if space.ranged(node) else show(node.value)
+            problems.append(
+                f"{label}: {'.'.join(steps)}: {name} is {what}, with no key {steps[depth]} (set {name} whole)"
+            )
+            return node
+        child = put(node.value.get(steps[depth], Node({}, label)), depth + 1)
+        return Node(
+            {**node.value, steps[depth]: child},
+            node.at,
+            {**node.keys, steps[depth]: node.keys.get(steps[depth], label)},
+        )
+
+    return put(root, 0)
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Loader:
+    root: Node
+    start: str
+    stem: str
+    problems: list[str]
+
+    def note(self, at: str, path: str, what: str) -> None:
+        place = f"{at}: {path}: "
+        if at and not any(p.startswith(place) for p in self.problems):  # one fault, one line: NaN is also out of range
+            self.problems.append(place + what)
+
+    def get(self, key: str) -> Node | None:
+        """A top-level value; `key:` with nothing after it is left out."""
+        node = self.root.value.get(key)
+        return None if node is None or node.value is None else node
+
+    def study(self) -> Study:
+        for key in self.root.value.keys() - set(TOP):
+            self.note(self.root.keys[key], printable(key), unknown_key(key, TOP))
+        name, seeds, engine = self.name(), self.seeds(), self.engine()
+        sections = {key: self.section(key, part) for key, part in SECTIONS.items()}
+        deepspeed = self.deepspeed()
+        search: Search = sections["search"]
+        trial = self.space()
+        large = None if trial is None else space.too_many(trial, search.samples, len(seeds))
+        if trial is not None and large:
+            biggest = max(space.axes(trial), key=lambda a: a[1], default=("", 0, trial))[2]
+            self.note(biggest.at if biggest is not trial else self.start, "sweep", large)
+        if self.problems:
+            raise ConfigError(_by_place(self.problems))
+        assert trial is not None
+        trials, duplicates = self.trials(trial, space.Draws(search.seed, search.samples), seeds)
+        if self.problems:
+            raise ConfigError(_by_place(self.problems))
+        return Study(name, trials, duplicates, engine, deepspeed, **sections, resolved=self.resolved(name))
+
+    def resolved(self, name: str) -> str:
+        data = {k: v for k, v in self.root.plain().items() if v is not None}
+        return dump({"name": name, **{k: data[k] for k in TOP if k in data and k != "name"}})
+
+    # --- what is not swept ---
+
+    def unswept(self, node: Node, path: str, why: str) -> bool:
+        kind = space.ranged(node)
+        if kind:
+            self.note(node.at, path, f"a {kind} cannot be here: {why}")
+            return False
+        return all([self.unswept(child, space.join(path, step), why) for step, child in space.children(node)])
+
+    def name(self) -> str:
+        node = self.get("name")
+        if node is not None and not self.unswept(node, "name", "a sweep has one name"):
+            return "sweep"
+        value, at = (node.value, node.at) if node else (self.stem, self.start)
+        rule = "letters, digits, '.', '_' and '-', at most 80, first a letter or digit, no '..': it names files"
+        if not isinstance(value, str):
+            self.note(at, "name", f"{show(value)} is not a string (put it in quotes)")
+        elif not NAME.fullmatch(value) or ".." in value:
+            fix = re.sub(r"[^A-Za-z0-9_-]+|\.\.+", "-", value).strip("-_")[:80] or "my-sweep"
+            source = "" if node else ", the file's name,"
+            self.note(at, "name", f"{show(value)}{source} is not a name ({rule}; write name: {fix})")
+        return value if isinstance(value, str) else "sweep"
+
+    def seeds(self) -> list[int]:
+        node = self.get("seeds")
+        if node is None:
+            return [0]
+        why = "every configuration runs all seeds (write seeds: 3, or seeds: [0, 1, 2])"
+        if not self.unswept(node, "seeds", why):
+            return [0]
+        if isinstance(node.value, list):
+            values = [n.value for n in node.value]
+            for n in node.value:
+                if type(n.value) is not int or not 0 <= n.value < 2**63:
+                    self.note(n.at, "seeds", f"{show(n.value)} is not a seed (a whole number from 0 to 2^63 - 1)")
+            hashable = [v for v in values if isinstance(v, int)]
+            for seed, times in Counter(hashable).items():
+                if times > 1:
+                    again = [n for n in node.value if n.value == seed][1]
+                    self.note(again.at, "seeds", f"{show(seed)} is there {times} times (each seed runs once)")
+            if not values:
+                self.note(node.at, "seeds", "no seeds: nothing would run (write seeds: 1)")
+            return hashable or [0]
+        if type(node.value) is not int or node.value < 1:
+            self.note(
+                node.at, "seeds", f"{show(node.value)} is not a number of seeds (1 or more, or a list: [0, 1, 2])"
+            )
+            return [0]
+        return range(node.value)  # type: ignore[return-value]  # 10^9 seeds are counted, not listed
+
+    def engine(self) -> Any:
+        node = self.get("engine")
+        if node is None or not self.unswept(node, "engine", "an engine cannot change a trial's numbers"):
+            return "deepspeed"
+        if node.value not in ENGINES:
+            self.note(node.at, "engine", one_of(node.value, ENGINES))
+        return node.value
+
+    def section(self, key: str, part: type[Part]) -> Any:
+        node = self.get(key)
+        why = f"{key} cannot change a trial's numbers, so there is nothing to sweep (run the sweep twice with --set)"
+        if node is None or not self.unswept(node, key, why):
+            return part()
+        return self.validate(part, node, key) or part()
+
+    def deepspeed(self) -> dict[str, Any]:
+        node = self.get("deepspeed")
+        if node is None:
+            return {}
+        if not isinstance(node.value, dict):
+            self.note(node.at, "deepspeed", f"{show(node.value)} is not a mapping of DeepSpeed's options")
+            return {}
+        self.unswept(node, "deepspeed", "the engine cannot change a trial's numbers, so there is nothing to sweep")
+        for key, home in HOMES.items():
+            if key in node.value:
+                self.note(node.keys[key], f"deepspeed.{key}", f"has one home, {home} (move it there)")
+        self.whole(node, ("gradient_accumulation_steps",), 1, 10**6)
+        self.whole(node, ("zero_optimization", "stage"), 0, 3)
+        enabled, found = node.find(("bf16", "enabled"))
+        if found and not isinstance(enabled.value, bool):
+            self.note(enabled.at, "deepspeed.bf16.enabled", f"{show(enabled.value)} is not true or false")
+        return node.plain()
+
+    def whole(self, node: Node, path: tuple[str, ...], low: int, high: int) -> None:
+        leaf, found = node.find(path)
+        if found and (type(leaf.value) is not int or not low <= leaf.value <= high):
+            name = ".".join(("deepspeed", *path))
+            self.note(leaf.at, name, f"{show(leaf.value)} is not a whole number from {low} to {high}")
+
+    # --- trials ---
+
+    def validate(self, part: type[P], node: Node, prefix: str = "") -> P | None:
+        """`node` as a part; None, and its problems noted, if it is not one."""
+        from pydantic import ValidationError
+
+        try:
+            return adapter(part).validate_python(node.plain())
+        except ValidationError as e:
+            for error in e.errors(include_url=False):
+                self.note(*explain(part, error, node, prefix))
+        return None
+
+    def space(self) -> Node | None:
+        """The tree of the swept sections, every value checked; None if its ranges cannot even be counted."""
+        found = {k: n for k in SPACE if (n := self.get(k)) is not None}
+        tree = Node(found, self.start, {k: self.root.keys[k] for k in found})
+        bad = set()
+        for node, at, path, what in space.malformed(tree):
+            self.note(at, path, what)
+            bad.add(id(node))
+        for cell in space.cover(tree, bad):
+            self.validate(Trial, cell)
+            if len(self.problems) > MAX_PROBLEMS:
+                break
+        return None if bad else tree
+
+    def trials(self, tree: Node, draws: space.Draws, seeds: Iterable[int]) -> tuple[tuple[Trial, ...], int]:
+        """Every trial once, all seeds of a configuration adjacent, and how many were planned twice."""
+        seen: dict[str, Trial] = {}
+        planned = 0
+        for cell in space.expand(tree, draws):
+            first = self.validate(Trial, cell)
+            if first is None:
+                break  # `cover` has checked every value: unreachable, or a part that refuses a pair of values
+            for path, why in self.refusals(first):
+                node, _ = self.root.find(tuple(path.split(".")) if path.startswith("deepspeed.") else ())
+                node = node if node is not self.root else cell.find(tuple(path.split(".")))[0]
+                self.note(node.at, path, why)
+            if len(self.problems) >= MAX_PROBLEMS:
+                break
+            for seed in seeds:
+                trial = replace(first, seed=seed)
+                planned += 1
+                twin = seen.setdefault(trial.key, trial)
+                if twin is not trial and twin != trial:
+                    self.clash(cell, twin, trial)
+                    break
+        return tuple(seen.values()), planned - len(seen)
+
+    def clash(self, cell: Node, a: Trial, b: Trial) -> None:
+        """Two trials with the same numbers but, say, other `epochs`: keeping either in silence would be wrong."""
+        one, two = a.flat(), b.flat()
+        for path in one:
+            if one[path] != two.get(path):
+                values = f"{show(one[path])} and {show(two.get(path))}"
+                why = f"{values} for what is otherwise the same trial, and it cannot change its numbers"
+                self.note(cell.find(tuple(path.split(".")))[0].at, path, f"{why} (write one value, the largest)")
+
+    def refusals(self, trial: Trial) -> Iterator[tuple[str, str]]:
+        """(field, reason): the trial's own, and those of the trial with the engine's options."""
+        yield from trial.refusals()
+        deepspeed = self.get("deepspeed")
+        if deepspeed is None:
+            return
+        steps = deepspeed.find(("gradient_accumulation_steps",))
+        for name in ("vae.posterior", "vae.likelihood", "objective"):
+            part: Any = trial
+            for step in name.split("."):
+                part = getattr(part, step)
+            if steps[1] and steps[0].value > 1 and getattr(part, "whole_batch", False):
+                why = f"{steps[0].value} splits the batch, and {name} ({part.type}) is a statistic of the whole batch"
+                yield "deepspeed.gradient_accumulation_steps", f"{why} (set it to 1, or use another {name})"
+        enabled, found = deepspeed.find(("bf16", "enabled"))
+        if found and enabled.value is True and trial.train.dtype != "bfloat16":
+            yield (
+                "deepspeed.bf16.enabled",
+                f"true with train.dtype: {trial.train.dtype} (the dtype has one home: write train.dtype: bfloat16)",
+            )
+
+
+def _by_place(problems: list[str]) -> list[str]:
+    """In the order of the file; `--set` last."""
+
+    def place(problem: str) -> tuple[int, int]:
+        m = re.match(r"(?!--set ).*?:(\d+):(\d+): ", problem)
+        return (int(m[1]), int(m[2])) if m else (1 << 30, 0)
+
+    return sorted(problems, key=place)
+
+
+# --- JSON Schema ------------------------------------------------------------------------------------------------------
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a config file: the parts' own, with every value also allowed as a range."""
+    trial = adapter(Trial).json_schema()
+    defs: dict[str, Any] = {}
+    for name, part in trial.pop("$defs").items():
+        defs[name] = _ranged_part(name, part, defs)
+    for part in SECTIONS.values():
+        own = adapter(part).json_schema()
+        assert "$defs" not in own, f"{part.__name__} has parts of its own: its ranges need the treatment of Trial"
+        defs[part.__name__] = own
+    swept = _ranged_part("Trial", trial, defs)["properties"]
+    whole = {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**63}
+    many = {"type": "array", "items": whole, "minItems": 1, "uniqueItems": True}
+    stage = {"type": "object", "properties": {"stage": {"type": "integer", "minimum": 0, "maximum": 3}}}
+    steps = {"type": "integer", "minimum": 1}
+    homes = {key: {"not": {}, "description": f"has one home: {home}"} for key, home in HOMES.items()}
+    top: dict[str, Any] = {
+        "name": {"type": "string", "pattern": rf"^(?!.*\.\.){NAME.pattern}$", "description": "names OUT's experiment"},
+        **{key: swept[key] for key in SPACE},
+        "seeds": {"anyOf": [{"type": "integer", "minimum": 1}, many], "description": "seeds 0..n-1, or a list"},
+        **{key: {"$ref": f"#/$defs/{part.__name__}"} for key, part in SECTIONS.items()},
+        "engine": {"enum": list(ENGINES), "description": "what a trial is trained by"},
+        "deepspeed": {
+            "type": "object",
+            "description": "DeepSpeed's options, passed through",
+            "properties": {**homes, "zero_optimization": stage, "gradient_accumulation_steps": steps},
+        },
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "distvae sweep",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {key: {"anyOf": [value, {"type": "null"}]} for key, value in top.items()},
+        "$defs": defs,
+    }
+
+
+def _ranged_part(name: str, part: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+    """A part's schema with each property `x` as `#/$defs/<part>.x`: its value, or a range of `#/$defs/<part>.x`."""
+    properties = {}
+    for key, value in part["properties"].items():
+        outer = {k: value.pop(k) for k in ("description", "default", "title") if k in value}
+        me = {"$ref": f"#/$defs/{name}.{key}"}
+        options: list[dict[str, Any]] = []
+        for option in value.get("anyOf", [value]):  # `X | None`, and X may be a union of parts, told apart by `type`
+            options += [{**member, "required": ["type"]} for member in option.get("oneOf", [])] or [option]
+        for option in options:
+            if "items" in option:
+                option["items"] = {"anyOf": [option["items"], *_ranges({}, numbers=False)]}
+        numbers = any(o.get("type") == "number" for o in options)
+        own = {"anyOf": [*options, *_ranges({} if key == "type" else me, numbers)]}
+        defs[f"{name}.{key}"] = own
+        properties[key] = {**outer, **me}
+    return {**part, "properties": properties}
+
+
+def _ranges(item: dict[str, Any], numbers: bool) -> list[dict[str, Any]]:
+    pair = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+    values = {"type": "array", "items": item, "minItems": 1}
+    kinds = {"grid": values, "choice": values, **({"uniform": pair, "loguniform": pair} if numbers else {})}
+    return [
+        {"type": "object", "properties": {kind: s}, "required": [kind], "additionalProperties": False}
+        for kind, s in kinds.items()
+    ]

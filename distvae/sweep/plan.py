@@ -1,0 +1,155 @@
+"""OUT/plan.parquet, one row per planned trial, and OUT/sweep.yaml, the config as it was understood.
+
+`position, trial_key, config_key, seed, fusion_group, epochs, current, config_json`, then every dotted name of
+`trial.flat()` as a column, null where a trial has no such knob: numbers where all are numbers, booleans where all are,
+else strings (lists as JSON). `config_json` is the truth, the columns are for reading. A trial that an edited config no
+longer has stays, with `current` false, if it has rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distvae import config
+from distvae.study import Study
+from distvae.sweep.tree import ConfigError, printable
+from distvae.trial import Trial, flatten
+
+SCHEMA_VERSION = "1"
+PLAN, SWEEP = "plan.parquet", "sweep.yaml"
+_WORDS = pa.dictionary(pa.int32(), pa.string())
+BASE = pa.schema(
+    [
+        pa.field("position", pa.int64(), nullable=False),
+        pa.field("trial_key", pa.string(), nullable=False),
+        pa.field("config_key", _WORDS, nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("fusion_group", _WORDS, nullable=False),
+        pa.field("epochs", pa.int64(), nullable=False),
+        pa.field("current", pa.bool_(), nullable=False),
+        pa.field("config_json", pa.string(), nullable=False),
+    ]
+)
+
+
+def write_plan(out: str | Path, study: Study, keep: Collection[str] = frozenset()) -> pa.Table:
+    """Write the plan and the resolved config. `keep`: keys of trials with committed rows."""
+    out = check_out(out)
+    out.mkdir(parents=True, exist_ok=True)
+    rows = _rows(study.trials)
+    planned = {row["trial_key"] for row in rows}
+    if (out / PLAN).exists():
+        old = read_plan(out).select(BASE.names).to_pylist()
+        kept = [row for row in old if row["trial_key"] in keep and row["trial_key"] not in planned]
+        rows += [{**row, "position": i, "current": False} for i, row in enumerate(kept, start=len(rows))]
+    table = _table(rows)
+    sink = pa.BufferOutputStream()
+    words = [f.name for f in table.schema if pa.types.is_dictionary(f.type)]
+    pq.write_table(table, sink, compression="zstd", use_dictionary=words)  # type: ignore[arg-type]
+    _replace(out / SWEEP, study.resolved.encode())
+    _replace(out / PLAN, sink.getvalue())
+    return table
+
+
+def read_plan(out: str | Path) -> pa.Table:
+    path = check_out(out) / PLAN
+    try:
+        with pq.ParquetFile(path) as f:  # `read_table` would read an OUT called `r=1` as a column
+            return f.read()
+    except FileNotFoundError:
+        raise ConfigError(
+            [f"{printable(str(path))}: there is no plan yet (run `distvae plan` or `distvae sweep` first)"]
+        ) from None
+    except (OSError, pa.ArrowException) as e:
+        why = printable(str(e).splitlines()[0])
+        raise ConfigError(
+            [f"{printable(str(path))}: cannot be read: {why} (delete it: the next run plans anew)"]
+        ) from None
+
+
+def trial_from_json(config_json: str) -> Trial:
+    return config.trial_from_data(json.loads(config_json))
+
+
+def check_out(path: str | Path) -> Path:
+    """`path` as OUT: a directory, or what can become one. Refuses what would put files elsewhere than where it says."""
+    text = os.fspath(path)
+    label = printable(text) or "''"
+    if not text or not all(c.isprintable() for c in text):
+        raise ConfigError(
+            [f"--out {label}: is not the name of a directory (no NUL, newline or other control character)"]
+        )
+    out = Path(text)
+    try:
+        mode = os.lstat(out).st_mode
+    except FileNotFoundError:
+        return out
+    except OSError as e:
+        raise ConfigError([f"--out {label}: {e.strerror} (name a directory)"]) from None
+    if stat.S_ISLNK(mode):
+        raise ConfigError(
+            [f"--out {label}: is a symbolic link (name the directory itself: {printable(os.path.realpath(out))})"]
+        )
+    if not stat.S_ISDIR(mode):
+        raise ConfigError([f"--out {label}: exists and is not a directory (name another)"])
+    return out
+
+
+def _rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    rows, parts, same = [], (), {}
+    for position, trial in enumerate(trials):
+        now = (trial.data, trial.vae, trial.objective, trial.train, trial.evaluate)
+        if len(parts) != len(now) or any(a is not b for a, b in zip(parts, now, strict=True)):
+            parts = now  # the seeds of a configuration are adjacent, and share what does not depend on the seed
+            same = {"config_key": trial.config_key, "fusion_group": trial.fusion_group, "epochs": trial.train.epochs}
+        text = json.dumps(trial.config(), separators=(",", ":"), allow_nan=False)
+        own = {"position": position, "trial_key": trial.key, "seed": trial.seed, "current": True, "config_json": text}
+        rows.append({**same, **own})
+    return rows
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    flat = [dict(flatten(json.loads(row["config_json"]))) for row in rows]
+    names = dict.fromkeys(name for config in flat for name in config if name not in BASE.names)
+    knobs = {name: _column([config.get(name) for config in flat]) for name in names}
+    schema = pa.schema([*BASE, *(pa.field(k, c.type) for k, c in knobs.items())])
+    schema = schema.with_metadata({"distvae.schema_version": SCHEMA_VERSION})
+    base = [pa.array([row[f.name] for row in rows], f.type) for f in BASE]
+    return pa.Table.from_arrays([*base, *knobs.values()], schema=schema)
+
+
+def _column(values: list[Any]) -> pa.Array:
+    kinds = {type(v) for v in values if v is not None}
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    if kinds == {int} and all(v is None or -(2**63) <= v < 2**63 for v in values):
+        return pa.array(values, pa.int64())
+    if kinds and kinds <= {int, float}:
+        return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    words = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+    return pa.array(words, pa.string()).dictionary_encode().cast(_WORDS)
+
+
+def _replace(path: Path, data: Any) -> None:
+    """`path` holds `data` or what it held before, whatever happens."""
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temp, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # or the rename itself may be lost
+    finally:
+        os.close(folder)
