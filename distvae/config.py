@@ -141,8 +141,8 @@ class _Loader:
         trial = self.space()
         large = None if trial is None else space.too_many(trial, search.samples, len(seeds))
         if trial is not None and large:
-            biggest = max(space.axes(trial), key=lambda a: a[1], default=("", 0, trial))[2]
-            self.note(biggest.at if biggest is not trial else self.start, "sweep", large)
+            axes = [*space.axes(trial), ("seeds", len(seeds), self.get("seeds") or trial)]
+            self.note(max(axes, key=lambda axis: axis[1])[2].at, "sweep", large)
         if self.problems:
             raise ConfigError(_by_place(self.problems))
         assert trial is not None
@@ -198,7 +198,7 @@ class _Loader:
             if not values:
                 self.note(node.at, "seeds", "no seeds: nothing would run (write seeds: 1)")
             return hashable or [0]
-        if type(node.value) is not int or node.value < 1:
+        if type(node.value) is not int or not 0 < node.value < 2**63:
             self.note(
                 node.at, "seeds", f"{show(node.value)} is not a number of seeds (1 or more, or a list: [0, 1, 2])"
             )
@@ -228,6 +228,10 @@ class _Loader:
             self.note(node.at, "deepspeed", f"{show(node.value)} is not a mapping of DeepSpeed's options")
             return {}
         self.unswept(node, "deepspeed", "the engine cannot change a trial's numbers, so there is nothing to sweep")
+        for key in ("bf16", "zero_optimization"):
+            if key in node.value and not isinstance(node.value[key].value, dict):
+                inner = node.value[key]
+                self.note(inner.at, f"deepspeed.{key}", f"{show(inner.value)} is not a mapping of DeepSpeed's options")
         for key, home in HOMES.items():
             if key in node.value:
                 self.note(node.keys[key], f"deepspeed.{key}", f"has one home, {home} (move it there)")
@@ -301,7 +305,10 @@ class _Loader:
             if one[path] != two.get(path):
                 values = f"{show(one[path])} and {show(two.get(path))}"
                 why = f"{values} for what is otherwise the same trial, and it cannot change its numbers"
-                self.note(cell.find(tuple(path.split(".")))[0].at, path, f"{why} (write one value, the largest)")
+                fix = (
+                    "write the largest: a longer run contains a shorter one" if path == "train.epochs" else "write one"
+                )
+                self.note(cell.find(tuple(path.split(".")))[0].at, path, f"{why} ({fix})")
 
     def refusals(self, trial: Trial) -> Iterator[tuple[str, str]]:
         """(field, reason): the trial's own, and those of the trial with the engine's options."""
@@ -318,10 +325,12 @@ class _Loader:
                 why = f"{steps[0].value} splits the batch, and {name} ({part.type}) is a statistic of the whole batch"
                 yield "deepspeed.gradient_accumulation_steps", f"{why} (set it to 1, or use another {name})"
         enabled, found = deepspeed.find(("bf16", "enabled"))
-        if found and enabled.value is True and trial.train.dtype != "bfloat16":
+        dtype = trial.train.dtype
+        if found and enabled.value != (dtype == "bfloat16"):
+            fix = "write train.dtype: bfloat16" if enabled.value else "remove this"
             yield (
                 "deepspeed.bf16.enabled",
-                f"true with train.dtype: {trial.train.dtype} (the dtype has one home: write train.dtype: bfloat16)",
+                f"{show(enabled.value)} with train.dtype: {dtype} (the dtype has one home: {fix})",
             )
 
 

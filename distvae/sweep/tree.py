@@ -252,7 +252,7 @@ def resolve(text: str) -> Any:
             return 0  # int() refuses thousands of digits; the caller reports the length
         return int(text, 8 if text.startswith("0o") else 16 if text.startswith("0x") else 10)
     if _FLOAT.fullmatch(text):
-        return float(text)
+        return float(text) + 0.0  # -0.0 is 0.0: the same numbers, and no second trial
     if _NOT_FINITE.fullmatch(text):
         return float(text.replace(".", "", 1))
     return text

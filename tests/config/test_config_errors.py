@@ -230,7 +230,7 @@ def test_the_config_they_break_is_good():
         (
             "epochs: 1,",
             "epochs: {grid: [1, 2]},",
-            "x.yaml:12:28: train.epochs: 1 and 2 for what is otherwise the same trial, and it cannot change its numbers (write one value, the largest)",
+            "x.yaml:12:28: train.epochs: 1 and 2 for what is otherwise the same trial, and it cannot change its numbers (write the largest: a longer run contains a shorter one)",
         ),
         # seeds, names, engines
         ("seeds: 2", "seeds: 0", "x.yaml:13:8: seeds: 0 is not a number of seeds (1 or more, or a list: [0, 1, 2])"),
@@ -288,6 +288,21 @@ def test_the_config_they_break_is_good():
             "deepspeed: {bf16: {enabled: true}}",
             "x.yaml:13:29: deepspeed.bf16.enabled: true with train.dtype: float32 (the dtype has one home: write train.dtype: bfloat16)",
         ),
+        (
+            "seeds: 2",
+            "deepspeed: {bf16: true}",
+            "x.yaml:13:19: deepspeed.bf16: true is not a mapping of DeepSpeed's options",
+        ),
+        (
+            "seeds: 2",
+            f"seeds: {10**40}",
+            f"x.yaml:13:8: seeds: {10**40} is not a number of seeds (1 or more, or a list: [0, 1, 2])",
+        ),
+        (
+            "seeds: 2",
+            f"search: {{samples: {10**40}}}",
+            f"x.yaml:13:19: search.samples: {10**40} is above 100000 (draws per grid cell)",
+        ),
         # pairs that make no sense
         (
             "lr: 1e-3",
@@ -307,6 +322,13 @@ def test_a_statistic_of_the_whole_batch_is_refused_with_accumulation():
         "(set it to 1, or use another vae.posterior)"
     ]
     assert loads(bad.replace("steps: 2", "steps: 1")).deepspeed == {"gradient_accumulation_steps": 1}
+
+
+def test_bf16_has_one_home():
+    bad = swap("lr: 1e-3", "dtype: bfloat16") + "deepspeed: {bf16: {enabled: false}}\n"
+    what = "false with train.dtype: bfloat16 (the dtype has one home: remove this)"
+    assert said(bad) == [f"x.yaml:14:29: deepspeed.bf16.enabled: {what}"]
+    assert loads(bad.replace("false", "true")).trials[0].train.dtype == "bfloat16"
 
 
 def test_every_problem_is_reported_once_and_in_order():
@@ -354,7 +376,8 @@ def test_a_sweep_of_a_billion_is_refused_at_once():
         "x.yaml:5:15: sweep: 1000000000 trials are more than 100000 (vae.latent_dim: 1000 values x vae.prior.r: 1000 values x seeds: 1000; "
         "drop values, draw them with uniform or choice, or split the sweep)"
     )
-    assert "10000000000 trials" in said(GOOD, ("seeds=10000000000",))[0].replace("x.yaml:1:1: sweep: ", "")
+    many = said(swap("seeds: 2", f"seeds: {10**18}"))
+    assert many[0].startswith(f"x.yaml:13:8: sweep: {10**18} trials are more than 100000 (seeds: {10**18}; ")
 
 
 @pytest.mark.parametrize(

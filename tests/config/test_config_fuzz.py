@@ -136,7 +136,13 @@ def test_damaged_text(edits):
     check(damage(BASE, edits))
 
 
-@given(st.lists(st.tuples(st.sampled_from(PLACES[1:]), values), min_size=1, max_size=3))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([p for p in PLACES if len(p) == 1]) | st.sampled_from(PLACES[1:]), values),
+        min_size=1,
+        max_size=3,
+    )
+)
 @settings(quiet, max_examples=500)
 def test_damaged_trees(changes):
     data = parse(BASE, lambda line, column: "", []).plain()  # type: ignore[union-attr]
