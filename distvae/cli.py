@@ -40,9 +40,9 @@ def sweep(
 ) -> None:
     """Train every trial of CONFIG that has not ended yet, then export the curve and its pictures."""
     from distvae.config import load
-    from distvae.sweep.plan import check_out
     from distvae.results.finish import finish
     from distvae.sweep.check import check_data
+    from distvae.sweep.plan import check_out
     from distvae.sweep.run import sweep as run
 
     check_out(out)

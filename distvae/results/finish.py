@@ -140,9 +140,7 @@ def render_status(view: dict[str, Any], console: Console) -> None:
 def _frontier_table(data: str, measure: str, rows: list[dict[str, Any]], best: set[str]) -> Table:
     kinds = sorted({c["rate_nats"]["kind"] + f" over {c['seeds']} seeds" for c in rows if c["seeds"] > 1})
     kinds = [k.replace("range", "half the range") for k in kinds]
-    title = f"frontier: {data} ({measure}), test split, nats per example" + (
-        f"; ± {', '.join(kinds)}" if kinds else ""
-    )
+    title = f"frontier: {data} ({measure}), test split, nats per example" + (f"; ± {', '.join(kinds)}" if kinds else "")
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
     knobs = list(dict.fromkeys(k for c in rows for k in c["knobs"]))
     for name in [*knobs, "rate", "distortion", "ELBO", "valid ELBO", ""]:
