@@ -42,7 +42,7 @@ def train(trial: Trial | str | Path, out: str | Path | None = None, *, engine: s
     if isinstance(trial, str | Path):
         study = load(Path(trial))
         if len(study.trials) != 1:
-            raise ConfigError(f"{trial}: describes {len(study.trials)} trials, train() takes one: use distvae.sweep")
+            raise ConfigError([f"{trial}: describes {len(study.trials)} trials, train() takes one: use distvae.sweep"])
         trial, name = study.trials[0], study.name
     folder, attempt = None, 0
     if out is not None:
@@ -98,8 +98,6 @@ def load_best(out: str | Path, *, by: str = "elbo_nats", at_rate: float | None =
         raise FileNotFoundError(
             f"{path}: the weights of trial {key} were not kept (resources.keep); train it again: distvae.train"
         )
-    import torch
-
-    vae = Vae(trial.vae, load_data(trial.data).x_shape, dtype=getattr(torch, trial.train.dtype))
+    vae = Vae(trial.vae, load_data(trial.data).x_shape, dtype=trial.dtype)
     vae.load_state_dict(load_file(path))
     return vae.eval()

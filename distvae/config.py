@@ -37,8 +37,10 @@ HOMES = {  # what DeepSpeed could also set, and the one place where it is set
     "optimizer": "train.optimizer and train.lr",
     "scheduler": "train.lr_schedule",
     "gradient_clipping": "train.clip_norm",
-    "fp16": "train.dtype: training is fp32 or bf16",
-    "amp": "train.dtype: training is fp32 or bf16",
+    "bf16": "train.dtype: bfloat16",
+    "fp16": "train.dtype: float32, float64 or bfloat16",
+    "amp": "train.dtype: float32, float64 or bfloat16",
+    "torch_autocast": "train.dtype: bfloat16",
 }
 P = TypeVar("P", bound=Part)
 
@@ -228,18 +230,15 @@ class _Loader:
             self.note(node.at, "deepspeed", f"{show(node.value)} is not a mapping of DeepSpeed's options")
             return {}
         self.unswept(node, "deepspeed", "the engine cannot change a trial's numbers, so there is nothing to sweep")
-        for key in ("bf16", "zero_optimization"):
-            if key in node.value and not isinstance(node.value[key].value, dict):
-                inner = node.value[key]
-                self.note(inner.at, f"deepspeed.{key}", f"{show(inner.value)} is not a mapping of DeepSpeed's options")
+        zero = node.value.get("zero_optimization")
+        if zero is not None and not isinstance(zero.value, dict):
+            why = f"{show(zero.value)} is not a mapping of DeepSpeed's options"
+            self.note(zero.at, "deepspeed.zero_optimization", why)
         for key, home in HOMES.items():
             if key in node.value:
                 self.note(node.keys[key], f"deepspeed.{key}", f"has one home, {home} (move it there)")
         self.whole(node, ("gradient_accumulation_steps",), 1, 10**6)
         self.whole(node, ("zero_optimization", "stage"), 0, 3)
-        enabled, found = node.find(("bf16", "enabled"))
-        if found and not isinstance(enabled.value, bool):
-            self.note(enabled.at, "deepspeed.bf16.enabled", f"{show(enabled.value)} is not true or false")
         return node.plain()
 
     def whole(self, node: Node, path: tuple[str, ...], low: int, high: int) -> None:
@@ -324,14 +323,6 @@ class _Loader:
             if steps[1] and steps[0].value > 1 and getattr(part, "whole_batch", False):
                 why = f"{steps[0].value} splits the batch, and {name} ({part.type}) is a statistic of the whole batch"
                 yield "deepspeed.gradient_accumulation_steps", f"{why} (set it to 1, or use another {name})"
-        enabled, found = deepspeed.find(("bf16", "enabled"))
-        dtype = trial.train.dtype
-        if found and enabled.value != (dtype == "bfloat16"):
-            fix = "write train.dtype: bfloat16" if enabled.value else "remove this"
-            yield (
-                "deepspeed.bf16.enabled",
-                f"{show(enabled.value)} with train.dtype: {dtype} (the dtype has one home: {fix})",
-            )
 
 
 def _by_place(problems: list[str]) -> list[str]:

@@ -12,6 +12,8 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
+import torch
+
 from distvae.data import Data
 from distvae.data.digits import Digits
 from distvae.objectives import Elbo, Objective
@@ -42,7 +44,12 @@ class Train(Part):
     momentum: Annotated[float, Hyper(low=0.0, below=1.0, doc="momentum of sgd")] = 0.0
     clip_norm: Annotated[float | None, Hyper(above=0.0, doc="largest gradient norm; null = no clipping")] = None
     samples: Annotated[int, Hyper(low=1, high=4096, doc="latent samples z per x in a step")] = 1
-    dtype: Annotated[Literal["float32", "float64"], Hyper(doc="dtype of weights and activations")] = "float32"
+    dtype: Annotated[
+        Literal["float32", "float64", "bfloat16"],
+        Hyper(
+            doc="dtype of weights and activations; bfloat16: nets in bfloat16, weights, KL and evaluation in float32"
+        ),
+    ] = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +90,11 @@ class Trial(Part):
     def fusion_group(self) -> str:
         """Trials of one group differ only in float knobs, seed and latent_dim: they could train as one stacked model."""
         return _hash(_skeleton(self, top=True))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights, losses and evaluation."""
+        return torch.float64 if self.train.dtype == "float64" else torch.float32
 
     def config(self) -> dict[str, Any]:
         """Everything, defaults included, as JSON-able data."""

@@ -81,12 +81,12 @@ class Vae(nn.Module):
         return next(self.encoder.parameters()).dtype
 
     def _pass(self, batch: Batch) -> tuple[Any, Tensor, Tensor]:
-        q = self.posterior(self.encoder(batch.x), batch)
+        q = self.posterior(self.encoder(batch.x).to(self.dtype), batch)
         z = q.rsample(batch.noise.normal(batch.samples, q.mu.shape[-1], q.mu))  # [B, S, D]
-        return q, self.decoder(z), batch.x.flatten(1)
+        return q, self.decoder(z).to(self.dtype), batch.x.flatten(1)
 
     def forward(self, batch: Batch) -> Terms:
-        """Terms of one training step on this worker's shard."""
+        """Terms of one training step on this worker's shard. Under autocast the nets alone run in bfloat16."""
         q, y, x = self._pass(batch)
         return Terms(self.likelihood.nll(y, x, batch).mean(1), self.prior.divergence(q).sum(-1))
 

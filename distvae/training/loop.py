@@ -60,14 +60,14 @@ class Runner:
         self.trial, self.world, self.folder, self.checkpoint_s = trial, world or World(), folder, checkpoint_s
         data = load_data(trial.data)
         self.train = data.train
-        dtype = getattr(torch, trial.train.dtype)
-        self.vae = Vae(trial.vae, data.x_shape, seed=trial.seed, dtype=dtype).to(self.world.device)
-        self.objective = trial.objective.build().to(self.world.device, dtype)
+        self.vae = Vae(trial.vae, data.x_shape, seed=trial.seed, dtype=trial.dtype).to(self.world.device)
+        self.objective = trial.objective.build().to(self.world.device, trial.dtype)
         self.engine = make_engine(engine, self.vae, trial, self.world, deepspeed or {})
         self.evaluator = Evaluator(trial, self.vae, self.objective, data.splits(), self.world)
         n = trial.evaluate.train_examples
         whole = n >= len(data.train)
         self.x = self.evaluator.x["train"] if whole else pixels(data.train, self.world.device)
+        self.device_type = torch.device(self.world.device).type
         self.rows: list[dict[str, Any]] = []
         self.epoch = self.step_count = 0
         self.wall_s = 0.0
@@ -127,7 +127,8 @@ class Runner:
                 step=step,
                 gather=self.world.gatherer(n),
             )
-            terms = self.vae(batch)
+            with torch.autocast(self.device_type, torch.bfloat16, enabled=train.dtype == "bfloat16"):
+                terms = self.vae(batch)
             loss = self.objective(terms.distortion, terms.divergence, batch).sum()
             self.engine.backward(loss * (self.world.size * self.engine.accumulate / n))
             self.engine.step(train.lr * train.lr_schedule(step))
