@@ -238,7 +238,7 @@ class _Loader:
             if key in node.value:
                 self.note(node.keys[key], f"deepspeed.{key}", f"has one home, {home} (move it there)")
         self.whole(node, ("gradient_accumulation_steps",), 1, 10**6)
-        self.whole(node, ("zero_optimization", "stage"), 0, 3)
+        self.whole(node, ("zero_optimization", "stage"), 0, 2)
         return node.plain()
 
     def whole(self, node: Node, path: tuple[str, ...], low: int, high: int) -> None:

@@ -6,7 +6,7 @@ a wider one's."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -14,8 +14,7 @@ from distvae.batch import Batch
 from distvae.part import Part
 
 
-@dataclass(frozen=True)
-class NormalQ:
+class NormalQ(NamedTuple):
     """A batch of diagonal Gaussians."""
 
     mu: Tensor  # [B, D]

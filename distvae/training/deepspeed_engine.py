@@ -86,8 +86,7 @@ class DeepSpeedEngine:
         assert master is not None, "every learning parameter has a master copy"
         value = f(master)
         safe_set_full_fp32_param(p, value)
-        with import_deepspeed().zero.GatheredParameters([p], modifier_rank=0, enabled=self.stage == 3):
-            p.copy_(value)
+        p.copy_(value)
 
     def state(self) -> dict[str, Tensor]:
         if not self.master:
@@ -107,7 +106,7 @@ class DeepSpeedEngine:
     def _masters(self) -> list[Tensor]:
         """This rank's float32 partitions, whatever the ZeRO stage calls them."""
         opt = self.engine.optimizer
-        for name in ("single_partition_of_fp32_groups", "fp32_groups_flat_partition", "fp32_partitioned_groups_flat"):
+        for name in ("single_partition_of_fp32_groups", "fp32_groups_flat_partition"):
             if hasattr(opt, name):
                 return list(getattr(opt, name))
         raise NotImplementedError(f"no known master weights in {type(opt).__name__}")

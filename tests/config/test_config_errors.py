@@ -281,7 +281,7 @@ def test_the_config_they_break_is_good():
         (
             "seeds: 2",
             "deepspeed: {zero_optimization: {stage: 4}}",
-            "x.yaml:13:40: deepspeed.zero_optimization.stage: 4 is not a whole number from 0 to 3",
+            "x.yaml:13:40: deepspeed.zero_optimization.stage: 4 is not a whole number from 0 to 2",
         ),
         (
             "seeds: 2",

@@ -17,7 +17,7 @@ TRIALS = {
     "bfloat16": {**BASE, "train": {**BASE["train"], "dtype": "bfloat16"}},
     "clipped": {**BASE, "train": {**BASE["train"], "clip_norm": 5.0, "optimizer": "adamw", "weight_decay": 0.1}},
 }
-STAGES = {"zero0": 0, "zero1": 1, "zero2": 2, "zero3": 3}
+STAGES = {"zero0": 0, "zero1": 1, "zero2": 2}
 METRICS = ("rate_nats", "distortion_nats", "distortion_mse", "elbo_nats", "objective", "rate_se")
 
 
