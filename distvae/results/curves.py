@@ -128,7 +128,7 @@ def configs(table: pa.Table, split: str = "test") -> list[Config]:
     groups: dict[tuple[str, str, str], list[Point]] = defaultdict(list)
     for p in final_points(table, split):
         groups[p.config_key, p.data, p.measure].append(p)
-    found = [_config(key, *panel, points) for (key, *panel), points in groups.items()]
+    found = [_config(*group, points) for group, points in groups.items()]
     return sorted(found, key=lambda c: -c.valid_elbo.mean if c.valid_elbo else math.inf)
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -107,8 +106,10 @@ def load(out: Path) -> pa.Table:
     if not len(table):
         return SCHEMA.empty_table()
     order = [(c, "ascending") for c in ("trial_key", "epoch", "split", "point")]
-    plain = {c: pc.cast(table[c], pa.string()) if pa.types.is_dictionary(table[c].type) else table[c] for c, _ in order}
-    return table.take(pc.sort_indices(pa.table(plain), sort_keys=order)).unify_dictionaries()
+    ordered = _plain(table.select([c for c, _ in order]).append_column("row", pa.array(range(len(table))))).sort_by(
+        order
+    )
+    return table.take(ordered["row"]).unify_dictionaries()
 
 
 def export(out: Path, fmt: str = "parquet", to: Path | None = None) -> Path:
@@ -117,15 +118,15 @@ def export(out: Path, fmt: str = "parquet", to: Path | None = None) -> Path:
     if fmt == "parquet":
         return write(table, target)
     temp = target.with_name(f".{target.name}.tmp")
-    plain = pa.table(
-        {
-            c: pc.cast(v, pa.string()) if pa.types.is_dictionary(v.type) else v
-            for c, v in zip(table.column_names, table.columns, strict=True)
-        }
-    )
-    pyarrow.csv.write_csv(plain, temp)
+    pyarrow.csv.write_csv(_plain(table), temp)
     os.replace(temp, target)
     return target
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Strings instead of dictionaries."""
+    fields = [pa.field(f.name, pa.string()) if pa.types.is_dictionary(f.type) else f for f in table.schema]
+    return table.cast(pa.schema(fields))
 
 
 def _files(out: Path) -> Iterator[tuple[Path, pa.Table | None]]:

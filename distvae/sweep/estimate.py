@@ -130,7 +130,8 @@ def render(view: dict[str, Any], console: Console) -> None:
         shown = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in values[:8])
         table.add_row(name, f"{len(values)} values", shown + (", ..." if len(values) > 8 else ""))
     console.print(table)
-    console.print(f"{len(v['groups'])} groups (alike but for float knobs, seed and latent_dim)")
+    n = len(v["groups"])
+    console.print(f"{n} group{'s' if n > 1 else ''} (trials of one are alike but for float knobs, seed and latent_dim)")
     if v["left"] < v["trials"]:
         console.print(f"{v['trials'] - v['left']} ended already, {v['left']} left")
     if "estimate" in v:

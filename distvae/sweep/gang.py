@@ -106,6 +106,8 @@ class Rank:
 
     def __init__(self, rank: int, size: int, job: dict[str, Any]):
         self.rank, self.size, self.job = rank, size, job
+        if os.path.isdir(job["cwd"]):  # a relative data.root means the same here as where the sweep was started
+            os.chdir(job["cwd"])
         self.store: Any = None
         self.runner: Any = None
 

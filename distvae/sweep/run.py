@@ -171,6 +171,7 @@ class _Driver:
             "checkpoint_s": r.checkpoint_s,
             "keep": r.keep,
             "local": local,
+            "cwd": os.getcwd(),
             "git_sha": git_sha(),
         }
 
