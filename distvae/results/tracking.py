@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from distvae.results import ledger
 from distvae.results.curves import trial_status
 from distvae.results.schema import METRICS
@@ -68,7 +70,9 @@ class Store:
         artifacts = (out / "mlartifacts").absolute().as_uri() if uri is None else None
         self.experiment = self._experiment(sweep, artifacts)
         self.parent = self._parent(sweep, resolved)
-        self.children = dict(self._children())
+        self.children: dict[str, str] = {}  # trial key -> run id
+        self.told: dict[str, str] = {}  # trial key -> the end that MLflow knows of
+        self._find_children()
 
     def _experiment(self, name: str, artifacts: str | None) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -85,17 +89,39 @@ class Store:
         run = self.client.create_run(self.experiment, start_time=self.zero, tags=tags, run_name=sweep)
         return run.info.run_id
 
-    def _children(self) -> Iterable[tuple[str, str]]:
+    def _find_children(self) -> None:
         token = None
         while True:
             page = self.client.search_runs(
                 [self.experiment], f"tags.`mlflow.parentRunId` = '{self.parent}'", max_results=1000, page_token=token
             )
             for run in page:
-                yield run.data.tags.get(KEY, ""), run.info.run_id
+                key = run.data.tags.get(KEY, "")
+                self.children[key] = run.info.run_id
+                if run.info.end_time is not None and STATUS in run.data.tags:
+                    self.told[key] = run.data.tags[STATUS]
             token = page.token
             if not token:
                 return
+
+    def replay(self, table: pa.Table) -> tuple[int, int]:
+        """Bring committed rows to MLflow. Returns (trials, metric points)."""
+        from distvae.sweep.plan import trial_from_json
+
+        points = 0
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for row in table.to_pylist():
+            rows.setdefault(row["trial_key"], []).append(row)
+        for key, status in trial_status(table).items():
+            self.start(trial_from_json(rows[key][0]["config_json"]))
+            points += self.rows(key, rows[key])
+            self.end(key, status)
+        return len(rows), points
+
+    def catch_up(self, table: pa.Table) -> None:
+        """`replay` of the trials whose end MLflow has not heard of."""
+        behind = {key for key, end in trial_status(table).items() if self.told.get(key) != end}
+        self.replay(table.filter(pa.array([key in behind for key in table["trial_key"].to_pylist()], pa.bool_())))
 
     def start(self, trial: Trial) -> None:
         """The trial's child run, created with its params or reopened."""
@@ -146,6 +172,8 @@ class Tracker:
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
 
     def open(self) -> None:
+        """Start; what an earlier run committed and MLflow did not get (its driver was killed) goes first."""
+        self._queue.put(("catch_up", (ledger.load(self._out),)))
         self._thread.start()
 
     def start(self, trial: Trial) -> None:
@@ -195,28 +223,20 @@ def sync(out: Path, uri: str | None = None) -> dict[str, Any]:
 
     Raises TrackerError if MLflow does not answer."""
     from distvae.config import load
-    from distvae.sweep.plan import trial_from_json
 
     study = load(out / "sweep.yaml")
     uri = uri or study.tracking.uri
     table = ledger.load(out)
-    status, points = trial_status(table), 0
-    by_key: dict[str, list[dict[str, Any]]] = {}
-    for row in table.to_pylist():
-        by_key.setdefault(row["trial_key"], []).append(row)
     try:
         store = Store(uri, out, study.name, study.resolved)
-        for key, rows in by_key.items():
-            store.start(trial_from_json(rows[0]["config_json"]))
-            points += store.rows(key, rows)
-            store.end(key, status[key])
-        if by_key:
+        trials, points = store.replay(table)
+        if trials:
             store.close("FINISHED")
     except Exception as e:
         raise TrackerError(
             f"MLflow at {uri or store_uri(out)} does not answer: {_short(e)}; start it, or give --uri"
         ) from e
-    return {"trials": len(by_key), "metrics": points, "uri": uri or store_uri(out)}
+    return {"trials": trials, "metrics": points, "uri": uri or store_uri(out)}
 
 
 class TrackerError(Exception):

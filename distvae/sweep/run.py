@@ -77,11 +77,10 @@ def sweep(study: Study, out: Path, *, address: str | None = None, display: bool 
         outcome.notes += damaged
         progress = Progress(total=len(study.trials), skipped=len(study.trials) - len(todo))
         progress.epochs = sum(t.train.epochs for t, _ in todo)
-        if todo:
-            with Display(progress, shown=display) as shown:
-                for line in damaged:
-                    shown.say(line)
-                _Driver(study, out, todo, outcome, progress, shown.say, address).run()
+        with Display(progress, shown=display and bool(todo)) as shown:
+            for line in damaged:
+                shown.say(line)
+            _Driver(study, out, todo, outcome, progress, shown.say, address).run()
         latest, _ = ledger.scan(out)
         outcome.status = {t.key: latest[t.key].status for t in study.trials if t.key in latest}
         return outcome
@@ -110,8 +109,9 @@ class _Driver:
     def run(self) -> None:
         self.tracker.open()
         try:
-            with self._signals(), cluster.connect(self.address) as ray:
-                self._fit(ray)
+            if self.tasks:
+                with self._signals(), cluster.connect(self.address) as ray:
+                    self._fit(ray)
         finally:
             for key in list(self.progress.running):
                 self.tracker.end(key, "interrupted")

@@ -1,0 +1,165 @@
+"""MLflow as a view of the ledger: rebuilt at will, never twice, and never in training's way."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from ledgers import commit, measured, trial
+from mlflow import MlflowClient
+
+from distvae.config import loads
+from distvae.results import tracking
+from distvae.results.tracking import Store, Tracker, TrackerError, store_uri, sync
+from distvae.sweep.plan import write_plan
+
+TEXT = "name: s\nvae: {latent_dim: 2, prior: {type: binarized, r: 0}}\ntrain: {epochs: 2}\nseeds: 3\n"
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """A swept OUT: two trials finished, one failed."""
+    folder = tmp_path_factory.mktemp("out")
+    write_plan(folder, loads(TEXT))
+    for seed in range(2):
+        commit(folder, trial(seed), [measured(e, s, e + seed, 9.0) for e in (1, 2) for s in ("valid", "test")])
+    commit(folder, trial(2), [], "failed")
+    return folder
+
+
+def runs(uri):
+    """(parents, children by trial key) of the experiment `s`."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("s")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    children = [r for r in found if "mlflow.parentRunId" in r.data.tags]
+    by_key = {r.data.tags["distvae.trial_key"]: r for r in children}
+    assert len(by_key) == len(children)  # each trial once
+    return [r for r in found if "mlflow.parentRunId" not in r.data.tags], by_key
+
+
+def test_sync_rebuilds_mlflow_and_repeats_harmlessly(out):
+    uri = store_uri(out)
+    assert sync(out) == sync(out) == {"trials": 3, "metrics": 2 * 4 * 7, "uri": uri}
+    (parent,), children = runs(uri)
+    assert set(children) == {trial(s).key for s in range(3)}
+    assert parent.info.status == "FINISHED" and "latent_dim: 2" in parent.data.tags["distvae.sweep_yaml"]
+    run = children[trial(1).key]
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert run.data.params["vae.prior.r"] == "0.0" and run.data.params["train.epochs"] == "2"
+    assert (run.info.status, run.data.tags["distvae.status"]) == ("FINISHED", "finished")
+    assert run.data.metrics["test/rate_nats"] == 3.0 and run.data.metrics["valid/elbo_nats"] == -12.0
+    client = MlflowClient(uri)
+    history = client.get_metric_history(run.info.run_id, "test/rate_nats")
+    assert [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)] == [(1, 2.0), (2, 3.0)]  # not twice
+    failed = children[trial(2).key]
+    assert (failed.info.status, failed.data.metrics) == ("FAILED", {})
+
+
+def test_live_points_and_replayed_ones_are_the_same_points(out, tmp_path):
+    uri = f"sqlite:///{tmp_path / 'other.db'}"
+    tracker = Tracker(uri, out=out, sweep="s", resolved="x: 1", log=pytest.fail)
+    tracker.open()
+    tracker.start(trial(0))
+    tracker.rows(trial(0).key, [measured(e, "test", e, 9.0) for e in (1, 2)])
+    tracker.end(trial(0).key, "finished")
+    assert tracker.close(60.0) == 0
+    sync(out, uri)
+    _, children = runs(uri)
+    history = MlflowClient(uri).get_metric_history(children[trial(0).key].info.run_id, "test/rate_nats")
+    assert len(history) == 2 and len(children) == 3
+
+
+def test_a_retry_reopens_the_run_of_its_trial(out, tmp_path):
+    uri = f"sqlite:///{tmp_path / 'retry.db'}"
+    store = Store(uri, out, "s", "")
+    store.start(trial(0))
+    store.end(trial(0).key, "failed")
+    again = Store(uri, out, "s", "")
+    again.start(trial(0))
+    again.end(trial(0).key, "finished")
+    _, children = runs(uri)
+    assert children[trial(0).key].info.status == "FINISHED"
+
+
+def test_a_new_run_brings_what_a_killed_one_committed_and_did_not_tell(out, tmp_path):
+    uri = f"sqlite:///{tmp_path / 'behind.db'}"
+    store = Store(uri, out, "s", "")
+    store.start(trial(0))  # told of its start, killed before its end; of trial 1 nothing at all
+    tracker = Tracker(uri, out=out, sweep="s", resolved="", log=pytest.fail)
+    tracker.open()
+    assert tracker.close(60.0) == 0
+    _, children = runs(uri)
+    assert {k: r.data.tags["distvae.status"] for k, r in children.items()} == {
+        trial(0).key: "finished",
+        trial(1).key: "finished",
+        trial(2).key: "failed",
+    }
+    assert children[trial(1).key].data.metrics["test/rate_nats"] == 3.0
+
+
+def dead_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture
+def hanging():
+    """A server that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        yield s.getsockname()[1]
+
+
+@pytest.mark.parametrize("kind", ["dead", "hanging"])
+def test_a_server_that_is_away_costs_training_nothing(out, kind, hanging, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setattr(tracking, "CLOSE_AWAY_S", 1.0)
+    said = []
+    tracker = Tracker(
+        f"http://127.0.0.1:{hanging if kind == 'hanging' else dead_port()}",
+        out=out, sweep="s", resolved="", log=said.append,
+    )  # fmt: skip
+    started = time.monotonic()
+    tracker.open()
+    for seed in range(200):
+        tracker.start(trial(seed))
+        tracker.rows(trial(seed).key, [measured(1, "test", 1.0, 2.0)])
+        tracker.end(trial(seed).key, "finished")
+    assert time.monotonic() - started < 1.0
+    for _ in range(300):
+        if said:
+            break
+        time.sleep(0.1)
+    assert len(said) == 1 and said[0].startswith("MLflow does not answer") and f"distvae sync {out}" in said[0]
+    lost = tracker.close(2.0)
+    assert lost >= 600 and time.monotonic() - started < 60
+
+
+def test_sync_says_when_mlflow_does_not_answer(out, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    with pytest.raises(TrackerError, match=r"^MLflow at http://127\.0\.0\.1:\d+ does not answer: .*or give --uri$"):
+        sync(out, f"http://127.0.0.1:{dead_port()}")
+
+
+def test_trial_processes_do_not_import_mlflow():
+    code = (
+        "import sys, distvae.sweep.gang, distvae.training.loop, distvae.results.rows, distvae.results.ledger\n"
+        "from distvae.training.deepspeed_engine import import_deepspeed\n"
+        "import_deepspeed()\n"
+        "from distvae.sweep.plan import trial_from_json\n"
+        "assert not [m for m in sys.modules if m.split('.')[0] == 'mlflow'], 'mlflow'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_writer_thread_ends_with_the_sweep(out, tmp_path):
+    before = threading.active_count()
+    tracker = Tracker(f"sqlite:///{tmp_path / 't.db'}", out=out, sweep="s", resolved="", log=pytest.fail)
+    tracker.open()
+    assert tracker.close(60.0) == 0
+    assert threading.active_count() == before
