@@ -102,9 +102,7 @@ def _reaped(temp: str) -> Iterator[None]:
     try:
         yield
     finally:
-        assert reaper.stdin is not None
-        reaper.stdin.close()
-        reaper.wait()
+        reaper.communicate(b"done")
 
 
 @contextmanager

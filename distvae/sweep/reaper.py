@@ -53,6 +53,6 @@ def reap(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdin.buffer.read()
-    time.sleep(GRACE_S)
+    if not sys.stdin.buffer.read():  # a driver that ends by itself has shut Ray down, and says so
+        time.sleep(GRACE_S)
     reap(sys.argv[1])
