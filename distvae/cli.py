@@ -147,7 +147,7 @@ def parts(as_json: Json = False) -> None:
     """Every part a YAML can choose, with its knobs, their ranges and meaning."""
     from distvae.menu import menu, render
 
-    emit(menu()) if as_json else render(menu(), Console(highlight=False))
+    emit(menu()) if as_json else render(menu(), Console(highlight=False, width=None if sys.stdout.isatty() else 140))
 
 
 @app.command()

@@ -37,6 +37,7 @@ class Hyper:
         """The allowed range as people write it: `[0, inf)`."""
         left = f"[{self.low:g}" if self.low is not None else f"({self.above:g}" if self.above is not None else "(-inf"
         right = f"{self.high:g}]" if self.high is not None else f"{self.below:g})" if self.below is not None else "inf)"
+        right = "2^63)" if self.high == 2**63 - 1 else right
         return f"{left}, {right}"
 
     # pydantic's hooks: a core schema is a plain dict, so bounds are written into its number nodes.
