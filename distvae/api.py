@@ -37,7 +37,8 @@ class Result:
 def train(trial: Trial | str | Path, out: str | Path | None = None, *, engine: str = "torch") -> Result:
     """Train one trial in this process: a `Trial`, or a YAML file that describes exactly one.
 
-    With `out`, its rows are committed there (and its weights kept), as a sweep would. Raises ConfigError on a bad YAML or one with several trials."""
+    With `out`, its rows are committed there (and its weights kept), as a sweep would. Raises ConfigError on a bad YAML
+    or one with several trials."""
     name = "train"
     if isinstance(trial, str | Path):
         study = load(Path(trial))
@@ -81,8 +82,8 @@ def load_curve(out: str | Path) -> pa.Table:
 def load_best(out: str | Path, *, by: str = "elbo_nats", at_rate: float | None = None) -> Vae:
     """The model of the best trial by a *valid* metric, in evaluation mode: `.encode(x)`, `.decode(z)`, `.sample(n)`.
 
-    `at_rate` admits only trials whose valid rate is at most so many nats. Raises LookupError if there is none, FileNotFoundError if its weights were not
-    kept (`resources.keep: none`)."""
+    `at_rate` admits only trials whose valid rate is at most so many nats. Raises LookupError if there is none,
+    FileNotFoundError if its weights were not kept (`resources.keep: none`)."""
     from safetensors.torch import load_file
 
     from distvae.sweep.plan import trial_from_json

@@ -1,7 +1,7 @@
 """One step's input: the examples, who they are, and the randomness and the neighbours they are entitled to.
 
-Model code is written for one trial and one shard: noise comes in by address (`Noise`), and losses over the whole batch ask
-`batch.gather` for the other workers' rows."""
+Model code is written for one trial and one shard: noise comes in by address (`Noise`), and losses over the whole batch
+ask `batch.gather` for the other workers' rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from distvae.part import gather_nothing
 
 @dataclass(frozen=True)
 class Noise:
-    """Addressed noise of one trial at one step. `latent` is `Stream.LATENT` in training, `Stream.EVALUATE` otherwise."""
+    """Addressed noise of one trial at one step. `latent` is `Stream.LATENT` in training, `Stream.EVALUATE`
+    otherwise."""
 
     seed: int
     step: int

@@ -1,7 +1,7 @@
 """The commands. Human text goes to stderr, data to stdout; every reading command has --json.
 
-Exit codes: 0 ok, 1 bug, 2 usage or config, 3 some trials failed, 4 environment, 5 OUT is locked by another run, 130 Ctrl-C. Nothing heavy is imported
-before a command needs it: `distvae --help` answers without torch."""
+Exit codes: 0 ok, 1 bug, 2 usage or config, 3 some trials failed, 4 environment, 5 OUT is locked by another run, 130
+Ctrl-C. Nothing heavy is imported before a command needs it: `distvae --help` answers without torch."""
 
 from __future__ import annotations
 

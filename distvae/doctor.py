@@ -1,4 +1,5 @@
-"""`distvae doctor`: versions, devices, kernels, DeepSpeed, disk, ports. Each check says what it found and, if it is not well, the remedy."""
+"""`distvae doctor`: versions, devices, kernels, DeepSpeed, disk, ports. Each check says what it found and, if it is
+not well, the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`distvae parts`: what a YAML can choose, read off the unions and their `Hyper` annotations; nothing is listed here by hand."""
+"""`distvae parts`: what a YAML can choose, read off the unions and their `Hyper` annotations; nothing is listed here
+by hand."""
 
 from __future__ import annotations
 

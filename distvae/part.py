@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
-    """Annotation of one field: inclusive bounds `low`/`high` (exclusive ones: `above`/`below`), the paper's `symbol`, `doc` with
-    the unit, and `source`. `key=False` keeps the field out of the trial key (it cannot change a number). Bounds of a
-    list hold for each item."""
+    """Annotation of one field: inclusive bounds `low`/`high` (exclusive ones: `above`/`below`), the paper's `symbol`,
+    `doc` with the unit, and `source`. `key=False` keeps the field out of the trial key (it cannot change a number).
+    Bounds of a list hold for each item."""
 
     doc: str
     low: float | None = None
@@ -85,7 +85,8 @@ def knobs(part: type[Part]) -> tuple[tuple[Field[Any], Any, Hyper], ...]:
 
 
 def _tag(schema: Any, source: Any) -> Any:
-    """A union of parts is chosen by its `type`: then an error speaks of the part that was meant, not of every other one."""
+    """A union of parts is chosen by its `type`: then an error speaks of the part that was meant, not of every other
+    one."""
     inner = schema.get("schema", schema) if schema.get("type") == "nullable" else schema
     members = [m for m in get_args(source) if isinstance(m, type) and issubclass(m, Part)]
     if inner.get("type") == "union" and len(members) == len(inner["choices"]):
@@ -99,7 +100,8 @@ def _tag(schema: Any, source: Any) -> Any:
 def hold(module: nn.Module, **hypers: float) -> None:
     """Register float hyper-parameters as 0-d buffers, so that fusing trials is stacking parameters and buffers.
 
-    float64 here; `Vae` casts them to the trial's dtype, so each is the correctly rounded value of what the YAML says."""
+    float64 here; `Vae` casts them to the trial's dtype, so each is the correctly rounded value of what the YAML
+    says."""
     for name, value in hypers.items():
         module.register_buffer(name, torch.tensor(float(value), dtype=torch.float64), persistent=False)
 

@@ -1,5 +1,5 @@
-"""Schedules: pure functions of the optimizer step, giving a factor in [0, 1]. In absolute steps, never fractions of a run, so
-that a longer run extends a shorter one and the number of epochs stays out of the trial key."""
+"""Schedules: pure functions of the optimizer step, giving a factor in [0, 1]. In absolute steps, never fractions of a
+run, so that a longer run extends a shorter one and the number of epochs stays out of the trial key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A study: the trials of one YAML file and how they are run. What is here cannot change a trial's numbers, so none of it is in the key."""
+"""A study: the trials of one YAML file and how they are run. What is here cannot change a trial's numbers, so none of
+it is in the key."""
 
 from __future__ import annotations
 

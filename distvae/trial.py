@@ -1,7 +1,8 @@
 """A trial: the whole description of one run, its keys, and what is derived from it.
 
-The trial key hashes the canonical config: fields at their default omitted (a later default is a new `PROTOCOL_VERSION`), whatever cannot change a
-number left out (`Hyper(key=False)`: paths, the number of epochs). Same key, same rows to 1e-4."""
+The trial key hashes the canonical config: fields at their default omitted (a later default is a new
+`PROTOCOL_VERSION`), whatever cannot change a number left out (`Hyper(key=False)`: paths, the number of epochs). Same
+key, same rows to 1e-4."""
 
 from __future__ import annotations
 
@@ -88,7 +89,8 @@ class Trial(Part):
 
     @cached_property
     def fusion_group(self) -> str:
-        """Trials of one group differ only in float knobs, seed and latent_dim: they could train as one stacked model."""
+        """Trials of one group differ only in float knobs, seed and latent_dim: they could train as one stacked
+        model."""
         return _hash(_skeleton(self, top=True))
 
     @property

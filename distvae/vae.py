@@ -3,8 +3,8 @@
     q(z|x) = posterior(encoder(x))                z = q.rsample(noise)
     -ELBO  = E_q[-log p(x|z)] + KL(q(z|x) || p(z))      = distortion + rate, nats per example
 
-`Vae.forward` gives what training weighs (`Terms`), `Vae.measure` what evaluation reports (`Measured`); they differ where a surrogate is
-trained on. Every part is chosen in YAML; none is named here."""
+`Vae.forward` gives what training weighs (`Terms`), `Vae.measure` what evaluation reports (`Measured`); they differ
+where a surrogate is trained on. Every part is chosen in YAML; none is named here."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ class Measured(NamedTuple):
 
 
 class Vae(nn.Module):
-    """A VAE built from its description. Initial weights come from `seed` by address; hyper-parameters are 0-d buffers."""
+    """A VAE built from its description. Initial weights come from `seed` by address; hyper-parameters are 0-d
+    buffers."""
 
     def __init__(self, model: Model, x_shape: Sequence[int], *, seed: int = 0, dtype: torch.dtype = torch.float32):
         super().__init__()
@@ -113,7 +114,7 @@ class Vae(nn.Module):
             if part is not self and hasattr(part, "projections"):
                 yield from part.projections()  # type: ignore[operator]
 
-    # --- use of a trained model -----------------------------------------------------------------------------------------
+    # --- use of a trained model -------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Any:

@@ -4,9 +4,9 @@ SC 2011), so that a number depends on where it is used and on nothing else: not 
     key     = (seed mod 2^32, seed div 2^32)
     counter = (index, step, sample, stream * 2^24 + d div 4),   word d mod 4
 
-`index` is the example's id (or a row), `d` the dimension (or a column): one call serves four dimensions. The integer arithmetic is
-exact, so the words are the same everywhere; normals are Box-Muller of them in float64, then rounded to the dtype asked for.
-"""
+`index` is the example's id (or a row), `d` the dimension (or a column): one call serves four dimensions. The integer
+arithmetic is exact, so the words are the same everywhere; normals are Box-Muller of them in float64, then rounded to
+the dtype asked for."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Bernoulli likelihood p(x|z) = prod_i pi_i^x_i (1 - pi_i)^(1 - x_i), logits from the decoder.
 
-On grey pixels x in (0, 1) its -log is the binary cross-entropy, which is the expectation of -log p(b|z) over b ~ Bernoulli(x): a statement about *binary*
-images (measure `binary`), not a density of grey ones."""
+On grey pixels x in (0, 1) its -log is the binary cross-entropy, which is the expectation of -log p(b|z) over b ~
+Bernoulli(x): a statement about *binary* images (measure `binary`), not a density of grey ones."""
 
 from __future__ import annotations
 

@@ -2,12 +2,14 @@
 
     -log p = P/2 ln(2 pi sigma^2) + |x - y|^2 / (2 sigma^2)
 
-fixed                sigma_x = `sigma`. With beta and fixed sigma the minimiser depends on beta sigma^2 only; `sse_beta` converts.
+fixed                sigma_x = `sigma`. With beta the minimiser depends on beta sigma^2 only; `sse_beta` converts.
 learned              one shared log sigma, bounded below by softplus as in sigma-VAE's code (log sigma >= -6).
-optimal              sigma*^2 = MSE of the global batch, gradient through it: -log p = P/2 (ln(2 pi MSE) + 1). Erratum: sigma-VAE Eq. 5 lacks the
-                     square (its authors acknowledge sigma*^2 = MSE). For evaluation sigma* is frozen from the training examples: estimated
-                     on the data it is judged on it would peek, and is reported as a surrogate only.
-optimal_per_image    sigma*^2 = each image's own MSE (BS-VAE, S4). Not a normalised density of x, so `measure` and every bound are null."""
+optimal              sigma*^2 = MSE of the global batch, gradient through it: -log p = P/2 (ln(2 pi MSE) + 1).
+                     Erratum: sigma-VAE Eq. 5 lacks the square (its authors acknowledge sigma*^2 = MSE). For
+                     evaluation sigma* is frozen from the training examples: estimated on the data it is judged on it
+                     would peek, and is reported as a surrogate only.
+optimal_per_image    sigma*^2 = each image's own MSE (BS-VAE, S4). Not a normalised density of x, so `measure` and
+                     every bound are null."""
 
 from __future__ import annotations
 
@@ -120,6 +122,7 @@ def gaussian_nll(sse: Tensor, var: Tensor, pixels: int) -> Tensor:
 
 
 def sse_beta(beta: float, sigma: float) -> float:
-    """The beta of `|x - y|^2 + beta KL` (summed, un-halved squared error) with the same minimiser as `-log p + beta KL` at fixed sigma: 2 beta sigma^2
-    (S4; with half the squared error it is beta sigma^2, with the mean over P pixels 2 beta sigma^2 / P)."""
+    """The beta of `|x - y|^2 + beta KL` (summed, un-halved squared error) with the same minimiser as `-log p + beta
+    KL` at fixed sigma: 2 beta sigma^2 (S4; with half the squared error it is beta sigma^2, with the mean over P pixels
+    2 beta sigma^2 / P)."""
     return 2.0 * beta * sigma * sigma

@@ -1,6 +1,8 @@
-"""The exact rate-distortion curve of a linear beta-VAE with fixed sigma_x: reverse water-filling (Cover and Thomas 2006, Theorem 10.3.3; methods S4).
+"""The exact rate-distortion curve of a linear beta-VAE with fixed sigma_x: reverse water-filling (Cover and Thomas
+2006, Theorem 10.3.3; methods S4).
 
-With linear encoder and decoder the loss -log p(x|z) + beta KL separates over the principal components of x (variances lambda_i), and with theta = beta sigma_x^2
+With linear encoder and decoder the loss -log p(x|z) + beta KL separates over the principal components of x (variances
+lambda_i), and with theta = beta sigma_x^2
 
     squared error_i = min(lambda_i, theta),        rate_i = 1/2 ln(lambda_i / theta)+   nats"""
 
@@ -15,7 +17,8 @@ import numpy as np
 def water_filling(
     eigenvalues: Sequence[float], beta: float, sigma: float, latent_dim: int | None = None
 ) -> tuple[float, float]:
-    """(rate in nats, summed squared error) at the optimum, per example; with fewer latent dimensions than components, the largest are coded."""
+    """(rate in nats, summed squared error) at the optimum, per example; with fewer latent dimensions than components,
+    the largest are coded."""
     lam = np.sort(np.asarray(eigenvalues, dtype=np.float64))[::-1]
     theta = beta * sigma * sigma
     coded = np.arange(len(lam)) < (len(lam) if latent_dim is None else latent_dim)
@@ -26,7 +29,8 @@ def water_filling(
 def exact_curve(
     eigenvalues: Sequence[float], sigma: float, latent_dim: int | None = None, points: int = 200
 ) -> list[tuple[float, float]]:
-    """(rate nats, distortion nats) for theta from a tenth of the smallest to the largest variance, distortion with its Gaussian normaliser."""
+    """(rate nats, distortion nats) for theta from a tenth of the smallest to the largest variance, distortion with its
+    Gaussian normaliser."""
     d = len(eigenvalues)
     constant = 0.5 * d * math.log(2.0 * math.pi * sigma * sigma)
     curve = []

@@ -1,6 +1,6 @@
-"""Initial weights by address: (trial seed, parameter name, row, column), so that a weight does not depend on the order in which
-layers were built nor on how wide their neighbours are. The law is PyTorch's default for Linear and Conv, U(-1/sqrt(fan_in), 1/sqrt(fan_in))
-for weights and biases."""
+"""Initial weights by address: (trial seed, parameter name, row, column), so that a weight does not depend on the order
+in which layers were built nor on how wide their neighbours are. The law is PyTorch's default for Linear and Conv,
+U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and biases."""
 
 from __future__ import annotations
 

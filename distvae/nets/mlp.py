@@ -1,5 +1,5 @@
-"""Fully connected nets. `hidden: [256, 128]` on 784 pixels is the 784-256-128-d toyVAE of S1 Table 1 (deduced: the paper does
-not print it; it is the net of the S-VAE example that S1 compares with). `hidden: []` is the linear VAE.
+"""Fully connected nets. `hidden: [256, 128]` on 784 pixels is the 784-256-128-d toyVAE of S1 Table 1 (deduced: the
+paper does not print it; it is the net of the S-VAE example that S1 compares with). `hidden: []` is the linear VAE.
 
 The decoder mirrors the encoder. Weights are set later, by address (`init.py`), so nothing here draws a number."""
 

@@ -4,7 +4,7 @@ The capacity objective's gamma is called `weight`; `gamma` is DU-VAE's. Three re
 
 sample        mean_i |KL_i - C|             each image has the capacity (pythae; the default)
 batch_mean    |mean_i KL_i - C|             the average image has it
-batch_sum     |sum_i KL_i - C| / N          S1's released code: the *batch* shares it (its C = 10 at batch 64 is 10/64 nats an image)"""
+batch_sum     |sum_i KL_i - C| / N          S1's released code: the *batch* shares it (C = 10 at batch 64: 10/64 nats an image)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The beta-weighted ELBO (Higgins et al. 2017): loss_i = -log p(x_i|z_i) + beta w(step) KL_i, a surrogate unless beta w = 1."""
+"""The beta-weighted ELBO (Higgins et al. 2017): loss_i = -log p(x_i|z_i) + beta w(step) KL_i, a surrogate unless beta
+w = 1."""
 
 from __future__ import annotations
 

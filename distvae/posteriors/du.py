@@ -5,13 +5,14 @@
     var^ = g (var - alpha) + alpha, g ~ Bernoulli(p) / p                          Eq. 6, p = p_keep, a KEEP probability
     gamma_d <- gamma gamma_d / sqrt(mean_d gamma_d^2)                             Algorithm 1, line 9 (`projections`)
 
-Choices. The floor is added, not a clamp (the authors' code); written as var^ = g exp(logvar) + alpha, exact at g = 1. Dropout starts once the
-objective's warm-up is at full weight (their code: `kl_weight == 1`, read as "warm-up finished", else it would never start at
-beta != 1); the floor and the batch norm act from the first step, as Algorithm 1 has it, where their batch-norm encoder delays the floor too. The KL and
-the sample both use the dropped variance. Evaluation uses running statistics and never drops. `fixed_gamma: true` is BN-VAE (Zhu et al. 2020):
-gamma_d = gamma, beta_d learned. gamma_d are learned from gamma and rescaled after every step, the same thing as the code's "at the start of each forward".
-No bias may feed a batch norm (its gradient is rounding noise, which Adam turns into steps of +-lr), so the encoder's last layer has none
-(`head_bias`), and the log variances get theirs here."""
+Choices. The floor is added, not a clamp (the authors' code); written as var^ = g exp(logvar) + alpha, exact at g = 1.
+Dropout starts once the objective's warm-up is at full weight (their code: `kl_weight == 1`, read as "warm-up
+finished", else it would never start at beta != 1); the floor and the batch norm act from the first step, as Algorithm
+1 has it, where their batch-norm encoder delays the floor too. The KL and the sample both use the dropped variance.
+Evaluation uses running statistics and never drops. `fixed_gamma: true` is BN-VAE (Zhu et al. 2020): gamma_d = gamma,
+beta_d learned. gamma_d are learned from gamma and rescaled after every step, the same thing as the code's "at the
+start of each forward". No bias may feed a batch norm (its gradient is rounding noise, which Adam turns into steps of
++-lr), so the encoder's last layer has none (`head_bias`), and the log variances get theirs here."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ ALPHA = 1.0 / (2.0 * math.pi * math.e)  # variance at which a Gaussian's entropy
 
 @dataclass(frozen=True, kw_only=True)
 class Du(Part):
-    """DU-VAE (S2): variance dropout, variance floor, batch-normalised mean with rescaled gamma; BN-VAE with `fixed_gamma`."""
+    """DU-VAE (S2): variance dropout, variance floor, batch-normalised mean with rescaled gamma; BN-VAE with
+    `fixed_gamma`."""
 
     type: Literal["du"] = "du"
     gamma: Annotated[

@@ -1,7 +1,8 @@
-"""Diagonal Gaussian posterior q(z|x) = N(mu, diag var) (Kingma and Welling 2014), and `NormalQ`, what every Gaussian head returns.
+"""Diagonal Gaussian posterior q(z|x) = N(mu, diag var) (Kingma and Welling 2014), and `NormalQ`, what every Gaussian
+head returns.
 
-The head's output is `[B, D, 2]`, (mean, log variance) per dimension, so that the weights of a narrower model are the first rows of
-a wider one's."""
+The head's output is `[B, D, 2]`, (mean, log variance) per dimension, so that the weights of a narrower model are the
+first rows of a wider one's."""
 
 from __future__ import annotations
 

@@ -3,16 +3,19 @@
     location = |mu| - r                                                            Eq. 3
     KL_B     = ln(sigma_p / sigma_q) + [sigma_q^2 + (|mu| - r)^2] / (2 sigma_p^2) - 1/2        Eq. 4, sigma_p = 1
 
-Errata. Eq. 4 prints + ln(sigma_q / sigma_p), which is unbounded below as sigma_q -> 0; a KL needs ln(sigma_p / sigma_q). Eq. 2 leaves mu = 0 undefined;
-Eq. 5 takes s = +1 there, and so does the gradient here (torch's own |.| has gradient 0 at 0 and would stay there).
+Errata. Eq. 4 prints + ln(sigma_q / sigma_p), which is unbounded below as sigma_q -> 0; a KL needs ln(sigma_p /
+sigma_q). Eq. 2 leaves mu = 0 undefined; Eq. 5 takes s = +1 there, and so does the gradient here (torch's own |.| has
+gradient 0 at 0 and would stay there).
 
-KL_B is the KL to the *nearest* mode, a prior that depends on x: a surrogate, never a rate. The reported rate is the KL to the normalised mixture
-p = prod_d [1/2 N(-r, 1) + 1/2 N(+r, 1)]. From ln p(z) = ln N(z; 0, 1) - r^2/2 + ln cosh(r z), per dimension,
+KL_B is the KL to the *nearest* mode, a prior that depends on x: a surrogate, never a rate. The reported rate is the KL
+to the normalised mixture p = prod_d [1/2 N(-r, 1) + 1/2 N(+r, 1)]. From ln p(z) = ln N(z; 0, 1) - r^2/2 + ln cosh(r
+z), per dimension,
 
     KL(q || p) = KL(q || N(0, 1)) + r^2 / 2 - E_q[ln cosh(r z)]
 
-which is the closed form at r = 0 and never above KL_B + ln 2. The expectation is Gauss-Hermite quadrature while r sigma < 1. Beyond, the kink of ln cosh defeats
-Gauss-Hermite (64 nodes: 1e-4 off at r sigma = 3), so there E|z| is taken in closed form and only the bounded rest by Gauss-Laguerre,
+which is the closed form at r = 0 and never above KL_B + ln 2. The expectation is Gauss-Hermite quadrature while r
+sigma < 1. Beyond, the kink of ln cosh defeats Gauss-Hermite (64 nodes: 1e-4 off at r sigma = 3), so there E|z| is
+taken in closed form and only the bounded rest by Gauss-Laguerre,
 
     E[ln cosh(r z)] = r E|z| - ln 2 + 1/(2r) int_0^inf ln(1 + e^-s) [q(s/2r) + q(-s/2r)] ds
 

@@ -1,4 +1,5 @@
-"""What a sweep says: points, seed intervals, hulls, frontiers and the best. Nothing here looks at a surrogate, and nothing mixes data sets or measures.
+"""What a sweep says: points, seed intervals, hulls, frontiers and the best. Nothing here looks at a surrogate, and
+nothing mixes data sets or measures.
 
 A trial's point is its last epoch. The valid split selects, the test split is reported."""
 
@@ -43,7 +44,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds, and how sure: a Student-t 95% confidence interval, or under 3 seeds the range of the values."""
+    """A mean over seeds, and how sure: a Student-t 95% confidence interval, or under 3 seeds the range of the
+    values."""
 
     mean: float
     low: float
@@ -124,7 +126,8 @@ def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 
 def configs(table: pa.Table, split: str = "test") -> list[Config]:
-    """Every configuration with a valid bound, over its seeds, best valid bound first (those without a valid split last)."""
+    """Every configuration with a valid bound, over its seeds, best valid bound first (those without a valid split
+    last)."""
     groups: dict[tuple[str, str, str], list[Point]] = defaultdict(list)
     for p in final_points(table, split):
         groups[p.config_key, p.data, p.measure].append(p)
@@ -158,7 +161,8 @@ def panels(found: Iterable[Any]) -> dict[Panel, list[Any]]:
 
 
 def frontier(table: pa.Table, split: str = "test") -> list[Config]:
-    """Configurations that no other one of their panel beats in both mean rate and mean distortion, by increasing rate."""
+    """Configurations that no other one of their panel beats in both mean rate and mean distortion, by increasing
+    rate."""
     out = []
     for group in panels(configs(table, split)).values():
         best = math.inf
@@ -175,8 +179,9 @@ def best(table: pa.Table, split: str = "test") -> list[Config]:
 
 
 def best_trial(table: pa.Table, by: str = "elbo_nats", at_rate: float | None = None) -> str:
-    """Key of the trial with the best `by` on the valid split (lowest for errors, rates and distortions, highest for bounds), among those whose valid
-    rate is at most `at_rate` nats. Raises LookupError if there is none, ValueError for a surrogate or a name that is no metric."""
+    """Key of the trial with the best `by` on the valid split (lowest for errors, rates and distortions, highest for
+    bounds), among those whose valid rate is at most `at_rate` nats. Raises LookupError if there is none, ValueError
+    for a surrogate or a name that is no metric."""
     if by not in RANKED:
         raise ValueError(f"by: {by!r} is not one of {', '.join(RANKED)} (surrogates rank nothing)")
     points = final_points(table, "valid")
@@ -200,7 +205,8 @@ RANKED = {"elbo_nats": 1, "distortion_nats": -1, "distortion_mse": -1, "iw_nll_n
 
 
 def lower_hull(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The decreasing part of the lower convex hull of (rate, distortion) points, by increasing rate (Andrew's monotone chain)."""
+    """The decreasing part of the lower convex hull of (rate, distortion) points, by increasing rate (Andrew's monotone
+    chain)."""
     hull: list[tuple[float, float]] = []
     for p in sorted(set(points)):
         while len(hull) >= 2 and _turn(hull[-2], hull[-1], p) <= 0:

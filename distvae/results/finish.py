@@ -1,4 +1,5 @@
-"""The end of a sweep, and looks at one: export, pictures, the frontier and the best, where everything lies. All of it is views of the ledger."""
+"""The end of a sweep, and looks at one: export, pictures, the frontier and the best, where everything lies. All of it
+is views of the ledger."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def draw(
     split: str = "test",
     color: str | None = None,
 ) -> list[Path]:
-    """The pictures of a sweep in OUT/plots. With `all`, a picture that has nothing to show is left out; asked for by name, it is an error."""
+    """The pictures of a sweep in OUT/plots. With `all`, a picture that has nothing to show is left out; asked for by
+    name, it is an error."""
     table, paths = ledger.load(out), []
     folder = out / PLOTS
     folder.mkdir(exist_ok=True)
@@ -74,7 +76,8 @@ class NothingToPlotError(Exception):
 
 
 def summary(out: Path) -> dict[str, Any]:
-    """Counts by status, failures with their logs, the frontier (test) and the best by valid bound, as JSON-able data."""
+    """Counts by status, failures with their logs, the frontier (test) and the best by valid bound, as JSON-able
+    data."""
     from distvae.sweep.plan import read_plan
 
     table = ledger.load(out)

@@ -1,7 +1,8 @@
 """The ledger: OUT/points/<trial_key>.<attempt>.parquet, one file per ended attempt, the system of record.
 
-A file appears whole (temp, fsync, rename) and never changes. Pages carry checksums, verified on every read: a flipped byte or a truncated file is moved to OUT/quarantine and its trial run
-again, never read in silence. Readers merge attempts: a row belongs to the first attempt that committed it."""
+A file appears whole (temp, fsync, rename) and never changes. Pages carry checksums, verified on every read: a flipped
+byte or a truncated file is moved to OUT/quarantine and its trial run again, never read in silence. Readers merge
+attempts: a row belongs to the first attempt that committed it."""
 
 from __future__ import annotations
 
@@ -61,8 +62,8 @@ def write(table: pa.Table, target: Path) -> Path:
 
 
 def scan(out: Path, *, mend: bool = True) -> tuple[dict[str, Ended], list[str]]:
-    """(what has ended, by trial key; one line per damaged file). With `mend`, for the owner of OUT, damaged files are moved to quarantine and temp files of dead
-    writers removed."""
+    """(what has ended, by trial key; one line per damaged file). With `mend`, for the owner of OUT, damaged files are
+    moved to quarantine and temp files of dead writers removed."""
     ended: dict[str, Ended] = {}
     damaged = []
     for stale in (out / POINTS).glob(".*.tmp") if mend else ():
@@ -89,7 +90,8 @@ def scan(out: Path, *, mend: bool = True) -> tuple[dict[str, Ended], list[str]]:
 
 
 def load(out: Path) -> pa.Table:
-    """Every sound committed row, merged over attempts, ordered by (trial_key, epoch, split, point). Reads only; damaged files are left to `scan`."""
+    """Every sound committed row, merged over attempts, ordered by (trial_key, epoch, split, point). Reads only;
+    damaged files are left to `scan`."""
     found = sorted(((_identity(f), t) for f, t in _files(out) if t is not None), key=lambda item: item[0])
     seen: set[tuple[str, int, str, int]] = set()
     kept = []

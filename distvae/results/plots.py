@@ -1,6 +1,8 @@
-"""The pictures: the rate-distortion plane with its lower hull and seed intervals, and heat maps of a metric over two knobs.
+"""The pictures: the rate-distortion plane with its lower hull and seed intervals, and heat maps of a metric over two
+knobs.
 
-One panel per (data, measure), since those do not compare. Colours are viridis, which survives colour blindness and grey print; axes carry units."""
+One panel per (data, measure), since those do not compare. Colours are viridis, which survives colour blindness and
+grey print; axes carry units."""
 
 from __future__ import annotations
 
@@ -132,8 +134,9 @@ def _liveliest(configs: Sequence[Config]) -> str:
 def heat_map(
     table: pa.Table, path: Path, *, x: str = "r", y: str = "latent_dim", value: str = "elbo_nats", split: str = "test"
 ) -> None:
-    """A metric over two knobs: each cell is the mean over seeds of its best configuration by valid bound (by the bound on `split` where there is no valid
-    split). Raises ValueError on a name that is no knob or metric, or if there is nothing to show."""
+    """A metric over two knobs: each cell is the mean over seeds of its best configuration by valid bound (by the bound
+    on `split` where there is no valid split). Raises ValueError on a name that is no knob or metric, or if there is
+    nothing to show."""
     for name in (x, y):
         if name not in KNOBS:
             raise ValueError(f"{name!r} is not one of {', '.join(KNOBS)}")

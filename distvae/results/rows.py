@@ -24,8 +24,8 @@ def table(
     device: str,
     git_sha: str,
 ) -> pa.Table:
-    """Rows of one ended attempt: `measured` with the trial's identity. What was not measured, or is not finite, is null; an attempt that measured nothing
-    still has one row."""
+    """Rows of one ended attempt: `measured` with the trial's identity. What was not measured, or is not finite, is
+    null; an attempt that measured nothing still has one row."""
     identity = {
         "sweep": sweep,
         "trial_key": trial.key,

@@ -1,4 +1,5 @@
-"""The columns of rd_curve.parquet: names that other people's scripts rely on, their types, units and meaning. One row per (trial, epoch, split, point)."""
+"""The columns of rd_curve.parquet: names that other people's scripts rely on, their types, units and meaning. One row
+per (trial, epoch, split, point)."""
 
 from __future__ import annotations
 

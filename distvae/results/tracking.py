@@ -1,8 +1,10 @@
-"""MLflow, off the training path: one writer thread in the driver behind a queue, a view of the ledger that can always be rebuilt.
+"""MLflow, off the training path: one writer thread in the driver behind a queue, a view of the ledger that can always
+be rebuilt.
 
-One experiment per sweep name, one parent run per OUT, one child per started trial, found again by its tag `distvae.trial_key`, so a re-run or a retry reopens it. Points are
-stamped `created_ms + step`: the same point stored twice is one point, so replaying is harmless. If MLflow is away, events wait in memory, one line says so, and `distvae sync` brings the
-rest from the ledger later."""
+One experiment per sweep name, one parent run per OUT, one child per started trial, found again by its tag
+`distvae.trial_key`, so a re-run or a retry reopens it. Points are stamped `created_ms + step`: the same point stored
+twice is one point, so replaying is harmless. If MLflow is away, events wait in memory, one line says so, and `distvae
+sync` brings the rest from the ledger later."""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ def store_uri(out: Path) -> str:
 
 
 def created_ms(out: Path) -> int:
-    """When OUT was first swept: the zero of the deterministic timestamps, and the sweep's identity in MLflow. Written once."""
+    """When OUT was first swept: the zero of the deterministic timestamps, and the sweep's identity in MLflow. Written
+    once."""
     path = out / ".created_ms"
     if not path.exists():
         temp = out / f".created_ms.{os.getpid()}"

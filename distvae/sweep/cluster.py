@@ -1,7 +1,7 @@
 """The Ray cluster of a sweep: an embedded one of its own by default, or one that runs already (`--address`).
 
-A local cluster lives in a temporary directory of its own, with a token of its own, listens on loopback only, has no dashboard, and goes when the sweep goes, however that ends
-(`reaper.py`)."""
+A local cluster lives in a temporary directory of its own, with a token of its own, listens on loopback only, has no
+dashboard, and goes when the sweep goes, however that ends (`reaper.py`)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""`distvae plan`: what a sweep will be, before it is. The time comes from a probe that really trains a few steps and evaluates once; nothing is
-printed that was not measured here."""
+"""`distvae plan`: what a sweep will be, before it is. The time comes from a probe that really trains a few steps and
+evaluates once; nothing is printed that was not measured here."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""A trial on Ray: a class Trainable that owns a gang of rank actors in its own placement group, reused from trial to trial.
+"""A trial on Ray: a class Trainable that owns a gang of rank actors in its own placement group, reused from trial to
+trial.
 
-Bundle 0 holds the Trainable (0.1 CPU: it only waits), bundle i + 1 rank i. The processes are started and DeepSpeed is imported once; `reset_config` swaps the trial. Rank 0
-writes the trial's checkpoints and commits its rows, so a trial is finished exactly when its file is in the ledger, whoever dies afterwards. Ray's own
-checkpoints are not used: on a retry, or under a new driver, a gang looks in `OUT/checkpoints/<key>` and goes on from there."""
+Bundle 0 holds the Trainable (0.1 CPU: it only waits), bundle i + 1 rank i. The processes are started and DeepSpeed is
+imported once; `reset_config` swaps the trial. Rank 0 writes the trial's checkpoints and commits its rows, so a trial
+is finished exactly when its file is in the ledger, whoever dies afterwards. Ray's own checkpoints are not used: on a
+retry, or under a new driver, a gang looks in `OUT/checkpoints/<key>` and goes on from there."""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ HEAD_CPU = 0.1
 
 
 def placement(workers: int, threads: int, gpus: float) -> tune.PlacementGroupFactory:
-    """0.1 CPU for the Trainable and threads - 0.1 for each rank: two one-worker trials, or one two-worker trial, fit two cores."""
+    """0.1 CPU for the Trainable and threads - 0.1 for each rank: two one-worker trials, or one two-worker trial, fit
+    two cores."""
     rank = {"CPU": threads - HEAD_CPU, **({"GPU": gpus} if gpus else {})}
     return tune.PlacementGroupFactory([{"CPU": HEAD_CPU}] + [rank] * workers, strategy="PACK")
 

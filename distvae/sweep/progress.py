@@ -1,4 +1,5 @@
-"""What a person sees while a sweep runs: done, running, failed, ETA and the best so far; live on a terminal, plain lines elsewhere."""
+"""What a person sees while a sweep runs: done, running, failed, ETA and the best so far; live on a terminal, plain
+lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The driver of a sweep: plan, skip what has ended, train the rest on Ray Tune, export.
 
-The ledger decides what is left to do, never Tune: a trial with a committed end is not planned again, a failed one always is. Tune schedules, places and retries; its own
-state is thrown away. The first Ctrl-C (or SIGTERM) drains: running trials save and stop. A second one stops hard."""
+The ledger decides what is left to do, never Tune: a trial with a committed end is not planned again, a failed one
+always is. Tune schedules, places and retries; its own state is thrown away. The first Ctrl-C (or SIGTERM) drains:
+running trials save and stop. A second one stops hard."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ class Outcome:
 
 
 def remaining(study: Study, ended: dict[str, Any]) -> list[tuple[Trial, dict[str, Any]]]:
-    """The trials left to run, with their tasks: no end committed, a failed one, or one planned for more epochs than it has."""
+    """The trials left to run, with their tasks: no end committed, a failed one, or one planned for more epochs than it
+    has."""
     todo = []
     for trial in study.trials:
         past = ended.get(trial.key)

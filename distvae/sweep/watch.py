@@ -1,4 +1,5 @@
-"""Tune's hooks, passed on to the driver. Tune pickles callbacks and stoppers for a state file of its own that we never read: theirs is empty."""
+"""Tune's hooks, passed on to the driver. Tune pickles callbacks and stoppers for a state file of its own that we never
+read: theirs is empty."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Checkpoints of a running trial: safetensors and JSON, never pickle. `OUT/checkpoints/<key>/ep<epoch>/` holds a shard per rank that has one, and `state.json` with
-the rows so far and every file's SHA-256. A checkpoint exists once its directory has its final name; a damaged one is set aside and the previous one used."""
+"""Checkpoints of a running trial: safetensors and JSON, never pickle. `OUT/checkpoints/<key>/ep<epoch>/` holds a shard
+per rank that has one, and `state.json` with the rows so far and every file's SHA-256. A checkpoint exists once its
+directory has its final name; a damaged one is set aside and the previous one used."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Each trial is a DeepSpeed engine. What DeepSpeed does on its own accord is turned off: it compiles nothing at run time (its shared-memory op takes
-68 s to build and its default Adam 134 s; we pass a torch optimizer), unpickles nothing (its `load_checkpoint` would) and imports no MLflow.
+"""Each trial is a DeepSpeed engine. What DeepSpeed does on its own accord is turned off: it compiles nothing at run
+time (its shared-memory op takes 68 s to build and its default Adam 134 s; we pass a torch optimizer), unpickles
+nothing (its `load_checkpoint` would) and imports no MLflow.
 
 The user's `deepspeed:` block passes through; batch size, optimizer and clipping come from `train:`, their one home."""
 

@@ -1,7 +1,9 @@
-"""The engine: backward, reduction over the ranks, clipping and the optimizer's step. `TorchEngine` is the whole of it in torch, for machines
-without DeepSpeed; `DeepSpeedEngine` (deepspeed_engine.py) has the same interface and gives the same rows.
+"""The engine: backward, reduction over the ranks, clipping and the optimizer's step. `TorchEngine` is the whole of it
+in torch, for machines without DeepSpeed; `DeepSpeedEngine` (deepspeed_engine.py) has the same interface and gives the
+same rows.
 
-A rank's loss is its local sum * W / N_global, and engines average gradients over the ranks, so an uneven last batch counts right."""
+A rank's loss is its local sum * W / N_global, and engines average gradients over the ranks, so an uneven last batch
+counts right."""
 
 from __future__ import annotations
 

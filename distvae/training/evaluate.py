@@ -1,8 +1,9 @@
-"""Evaluation passes: the rows of a trial. Over a whole split, dropout off, running statistics, addressed noise that is the same in every epoch (so curves
-over epochs are not blurred by it). Every figure is a mean over examples, gathered in the order of their ids: the number of workers does not change it.
+"""Evaluation passes: the rows of a trial. Over a whole split, dropout off, running statistics, addressed noise that is
+the same in every epoch (so curves over epochs are not blurred by it). Every figure is a mean over examples, gathered
+in the order of their ids: the number of workers does not change it.
 
-A valid bound or null: `elbo_nats` = -(rate + distortion), where rate is the KL to the normalised prior and the likelihood has a measure; what training weighed is in
-the columns called surrogate and in `objective`."""
+A valid bound or null: `elbo_nats` = -(rate + distortion), where rate is the KL to the normalised prior and the
+likelihood has a measure; what training weighed is in the columns called surrogate and in `objective`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """One rank's half of one trial: epochs, evaluation, checkpoints. Written for one worker; `World` supplies the others.
 
-What a step does is spelt out in `Runner.step_on`, and a test holds it, step for step, against a loop written by hand."""
+What a step does is spelt out in `Runner.step_on`, and a test holds it, step for step, against a loop written by
+hand."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def make_engine(name: str, vae: Vae, trial: Trial, world: World, block: dict[str
 
 
 class Runner:
-    """Trains one trial. `folder` is its checkpoint directory; None keeps nothing. A sound checkpoint there is resumed."""
+    """Trains one trial. `folder` is its checkpoint directory; None keeps nothing. A sound checkpoint there is
+    resumed."""
 
     def __init__(
         self,

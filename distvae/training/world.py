@@ -1,7 +1,7 @@
 """The workers of one trial: who am I, which rows are mine, and how do I see the others'.
 
-A global batch is cut into contiguous shards (`numpy.array_split`), so gathering in rank order restores its order. Nothing here knows of Ray: ranks meet through a
-`torch.distributed` store that the caller made."""
+A global batch is cut into contiguous shards (`numpy.array_split`), so gathering in rank order restores its order.
+Nothing here knows of Ray: ranks meet through a `torch.distributed` store that the caller made."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Seconds per trial through distvae against the obvious alternative: a Tune *function* trainable that imports, initialises DeepSpeed, trains and reports,
-in a fresh process per trial (Tune's default, no actor reuse).
+"""Seconds per trial through distvae against the obvious alternative: a Tune *function* trainable that imports,
+initialises DeepSpeed, trains and reports, in a fresh process per trial (Tune's default, no actor reuse).
 
-Both sides run N short trials of the same model, data and steps in one run, half of ours, all of theirs, half of ours, on a Ray cluster of the same size,
-two trials at a time on two cores. "Training" is the time of the same trials in one warm process. distvae's figure is of the whole `sweep` call (ledger,
-MLflow and all) less its start-up, measured as the time until the first trial reports; theirs is `Tuner.fit` less the same. The whole calls are given too."""
+Both sides run N short trials of the same model, data and steps in one run, half of ours, all of theirs, half of ours,
+on a Ray cluster of the same size, two trials at a time on two cores. "Training" is the time of the same trials in one
+warm process. distvae's figure is of the whole `sweep` call (ledger, MLflow and all) less its start-up, measured as the
+time until the first trial reports; theirs is `Tuner.fit` less the same. The whole calls are given too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Reverse water-filling against its definition: the level that is solved for by bisection, and Lagrange's conditions."""
+"""Reverse water-filling against its definition: the level that is solved for by bisection, and Lagrange's
+conditions."""
 
 import numpy as np
 import pytest
@@ -32,7 +33,8 @@ def test_no_other_allocation_has_a_lower_rate_at_the_same_error(theta):
 
 
 def test_the_exact_curve_is_the_linear_vaes_at_every_beta():
-    """Rate and distortion in nats of the known optimum of a linear VAE: q's variance, decoder gains and all, written out."""
+    """Rate and distortion in nats of the known optimum of a linear VAE: q's variance, decoder gains and all, written
+    out."""
     sigma, d = 0.5, 3
     curve = np.array(exact_curve(tuple(LAM), sigma, d))
     assert (np.diff(curve[:, 0]) * np.diff(curve[:, 1]) <= 1e-12).all()  # decreasing

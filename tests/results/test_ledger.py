@@ -52,7 +52,8 @@ def test_committing_twice_changes_nothing(tmp_path):
 
 
 def test_every_flipped_byte_of_the_data_is_noticed(tmp_path):
-    """Every 7th byte in turn: either the file is refused, or what it says is what was written (the byte carried nothing)."""
+    """Every 7th byte in turn: either the file is refused, or what it says is what was written (the byte carried
+    nothing)."""
     path = commit(tmp_path, trial(), [measured(e, "test", 2.0 + e, 3.0) for e in (1, 2)])
     sound, truth = path.read_bytes(), ledger.load(tmp_path)
     refused = 0

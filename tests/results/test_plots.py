@@ -1,4 +1,5 @@
-"""The pictures exist, show what they should, and refuse what makes no picture. (How they look is looked at by people.)"""
+"""The pictures exist, show what they should, and refuse what makes no picture. (How they look is looked at by
+people.)"""
 
 import numpy as np
 import pytest

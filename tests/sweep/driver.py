@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -35,18 +36,16 @@ def distvae(*args: object, timeout: float = 240, **kwargs) -> subprocess.Complet
     return subprocess.run([*CLI, *map(str, args)], capture_output=True, text=True, timeout=timeout, **kwargs)
 
 
-class Sweep:
-    """A sweep in the background. `with` guarantees that nothing it started survives the test."""
+class Background:
+    """A command in the background. `with` guarantees that nothing it started survives the test."""
 
-    def __init__(self, config: Path, out: Path, *args: str):
-        self.out, self.log = out, out.parent / f"{out.name}.stderr"
+    def __init__(self, *args: object, log: Path):
+        self.log = log
         with open(self.log, "wb") as f:
-            self.process = subprocess.Popen(
-                [*CLI, "sweep", str(config), "--out", str(out), *args], stdout=f, stderr=f, start_new_session=True
-            )
+            self.process = subprocess.Popen([*CLI, *map(str, args)], stdout=f, stderr=f, start_new_session=True)
         self.family: set[psutil.Process] = set()
 
-    def __enter__(self) -> "Sweep":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc) -> None:
@@ -55,22 +54,19 @@ class Sweep:
             p.kill()
 
     def look(self) -> None:
-        """Remember every process of the sweep."""
+        """Remember every process of the command."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self.family |= set(psutil.Process(self.process.pid).children(recursive=True))
 
     def wait_for(self, what, timeout: float = 120) -> None:
-        """Until `what()` is true; fails with the sweep's own words if it ends first."""
+        """Until `what()` is true; fails with the command's own words if it ends first."""
         deadline = time.monotonic() + timeout
         while not what():
             self.look()
-            assert self.process.poll() is None, f"the sweep ended early:\n{self.text()}"
+            assert self.process.poll() is None, f"it ended early:\n{self.text()}"
             assert time.monotonic() < deadline, f"nothing after {timeout} s:\n{self.text()}"
             time.sleep(0.1)
         self.look()
-
-    def points(self) -> list[Path]:
-        return sorted((self.out / "points").glob("[!.]*.parquet"))
 
     def end(self, sig: signal.Signals | None = None, timeout: float = 90) -> int:
         self.look()
@@ -89,3 +85,14 @@ class Sweep:
 
     def text(self) -> str:
         return self.log.read_text()
+
+
+class Sweep(Background):
+    """A sweep in the background."""
+
+    def __init__(self, config: Path, out: Path, *args: str):
+        self.out = out
+        super().__init__("sweep", config, "--out", out, *args, log=out.parent / f"{out.name}.stderr")
+
+    def points(self) -> list[Path]:
+        return sorted((self.out / "points").glob("[!.]*.parquet"))

@@ -1,6 +1,8 @@
-"""The whole pipeline against an exact curve: `distvae sweep tune_configs/linear_exact.yaml` lands on reverse water-filling.
+"""The whole pipeline against an exact curve: `distvae sweep tune_configs/linear_exact.yaml` lands on reverse
+water-filling.
 
-The formula is written out here, from the eigenvalues and sigma of each row's own config_json, not taken from distvae."""
+The formula is written out here, from the eigenvalues and sigma of each row's own config_json, not taken from
+distvae."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,6 @@
-"""Real faults on real sweeps: Ctrl-C, kill -9 of the driver and of a worker, a second owner, NaN, an exception. The invariant: after the fault and the same
-command again, every planned trial has ended exactly once, rows committed before are identical, and no process is left."""
+"""Real faults on real sweeps: Ctrl-C, kill -9 of the driver and of a worker, a second owner, NaN, an exception. The
+invariant: after the fault and the same command again, every planned trial has ended exactly once, rows committed
+before are identical, and no process is left."""
 
 import json
 import signal
@@ -83,7 +84,8 @@ def test_two_ctrl_c_stop_hard(tmp_path):
 
 
 def test_nan_is_a_result_and_a_trial_that_raises_is_a_failure(tmp_path):
-    """lr = 100 with sgd diverges; a canary file makes one trial raise, each time it is tried; a worker is killed once."""
+    """lr = 100 with sgd diverges; a canary file makes one trial raise, each time it is tried; a worker is killed
+    once."""
     config = tmp_path / "mixed.yaml"
     config.write_text(
         "data: {type: digits}\n"

@@ -1,4 +1,5 @@
-"""A trial equals, step for step, a loop written by hand here from torch alone: same initial weights, order and noise."""
+"""A trial equals, step for step, a loop written by hand here from torch alone: same initial weights, order and
+noise."""
 
 import math
 
@@ -27,7 +28,8 @@ def normals(step, ids):
 
 
 def by_hand(du: bool, initial: dict[str, torch.Tensor]) -> list[float]:
-    """Losses of every step; weights in `initial` are trained in place. mu rows are the even outputs of the encoder's head."""
+    """Losses of every step; weights in `initial` are trained in place. mu rows are the even outputs of the encoder's
+    head."""
     w = {k: v.clone().requires_grad_() for k, v in initial.items()}
     adam = torch.optim.Adam(list(w.values()), lr=2e-3)
     data, losses, step = load(Digits()).train, [], 0

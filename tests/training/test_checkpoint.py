@@ -1,4 +1,5 @@
-"""A trial resumed from its checkpoint gives, bit for bit, the rows of one that never stopped; damaged checkpoints are set aside."""
+"""A trial resumed from its checkpoint gives, bit for bit, the rows of one that never stopped; damaged checkpoints are
+set aside."""
 
 import json
 from dataclasses import replace

@@ -1,5 +1,5 @@
-"""One trial on two workers gives the rows of one worker, and DeepSpeed's those of plain torch: fp32, 3 epochs, whatever looks at the whole
-batch, with an uneven last batch (1437 examples, 1437 mod 100 = 37, odd)."""
+"""One trial on two workers gives the rows of one worker, and DeepSpeed's those of plain torch: fp32, 3 epochs,
+whatever looks at the whole batch, with an uneven last batch (1437 examples, 1437 mod 100 = 37, odd)."""
 
 import pytest
 from ranks import train_on
