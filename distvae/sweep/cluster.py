@@ -5,6 +5,7 @@ dashboard, and goes when the sweep goes, however that ends (`reaper.py`)."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import secrets
@@ -60,6 +61,7 @@ def connect(address: str | None) -> Iterator[Cluster]:
                 ray.init(address=address, **common)
             yield Cluster(local, Path(temp) / "tune")
         finally:
+            gc.collect()  # a reference to an object of Ray that is freed after its shutdown ends the process
             ray.shutdown()
 
 
@@ -71,6 +73,7 @@ _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours drains
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the ledger is the record; Tune's own state is disposable
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they are in the trial's log, and the driver says so
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 

@@ -47,6 +47,9 @@ class Gang(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         try:
+            if self.task is not None:
+                self._all("begin", self.task)
+                self.task = None
             report = self._all("advance", REPORT_S)[0]
         except Exception:
             log(self.out, self.key, event="error", attempt=self.attempt, traceback=traceback.format_exc())
@@ -82,19 +85,15 @@ class Gang(tune.Trainable):
         return ranks
 
     def _begin(self, config: dict[str, Any]) -> None:
-        task = config["task"]
-        self.key, self.attempt, self.out = task["key"], task["attempt"], Path(config["job"]["out"])
-        self.ended = False
+        """Hand the trial to the ranks at the first step: Tune retries what raises there, and not what raises before."""
+        self.task: dict[str, Any] | None = config["task"]
+        self.key, self.attempt = config["task"]["key"], config["task"]["attempt"]
+        self.out, self.ended = Path(config["job"]["out"]), False
         log(self.out, self.key, event="start", attempt=self.attempt, pid=os.getpid())
-        try:
-            self._all("begin", task)
-        except Exception:
-            log(self.out, self.key, event="error", attempt=self.attempt, traceback=traceback.format_exc())
-            raise
 
     def _leave(self) -> None:
         """Let go of the trial; if it has not ended, save it first."""
-        if not self.ended:
+        if not self.ended and self.task is None:
             try:
                 self._all("save")
             except Exception:

@@ -196,6 +196,9 @@ class _Driver:
             self.progress.end(key, result["status"])
             self.tracker.end(key, result["status"])
 
+    def retried(self, key: str) -> None:
+        self.say(f"trial {key} ({label(self.trials[key])}) is tried again: see {self.out / 'logs' / key}.jsonl")
+
     def failed(self, task: dict[str, Any], tune_trial: Any) -> None:
         """Tune gave the trial up after its retry: its end is committed here, for its process may be dead."""
         from distvae.sweep.gang import log

@@ -24,6 +24,9 @@ class Watch(tune.Callback):
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         self.driver.reported(result)
 
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.driver.retried(trial.config["task"]["key"])
+
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.driver.failed(trial.config["task"], trial)
 

@@ -103,7 +103,9 @@ def test_nan_is_a_result_and_a_trial_that_raises_is_a_failure(tmp_path):
     status = dict(ended(out))
     assert sorted(status.values()) == ["diverged", "diverged", "failed", "finished"], sweep.text()
     assert status[poisoned] == "failed"
-    assert f"logs/{poisoned}.jsonl" in sweep.text()
+    text = sweep.text()
+    assert f"logs/{poisoned}.jsonl" in text and "is tried again" in text and "failed twice" in text
+    assert "Traceback" not in text  # it is in the log
     events = [json.loads(line) for line in (out / "logs" / f"{poisoned}.jsonl").read_text().splitlines()]
     assert [e["event"] for e in events].count("error") == 2  # once, and retried once
     assert "IsADirectoryError" in next(e["traceback"] for e in events if e["event"] == "error")
