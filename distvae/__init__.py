@@ -4,7 +4,10 @@
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distvae.api import Result, load_best, load_curve, sweep, train
 
 try:
     __version__ = version("distvae")

@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.actor import exit_actor
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -61,7 +62,7 @@ class Gang(tune.Trainable):
         self._leave()
         for rank in self.ranks:
             ray.kill(rank)
-        ray.actor.exit_actor()  # now: Tune waits for an actor that ends in its own time, 5 s
+        exit_actor()  # now: Tune waits for an actor that ends in its own time, 5 s
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:  # the ledger and our own checkpoints are the record
         return None
