@@ -36,13 +36,20 @@ def distvae(*args: object, timeout: float = 240, **kwargs) -> subprocess.Complet
     return subprocess.run([*CLI, *map(str, args)], capture_output=True, text=True, timeout=timeout, **kwargs)
 
 
+def heeds_ctrl_c() -> None:
+    """A shell starts what it runs in the background with SIGINT ignored, and the children inherit it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Background:
     """A command in the background. `with` guarantees that nothing it started survives the test."""
 
     def __init__(self, *args: object, log: Path):
         self.log = log
         with open(self.log, "wb") as f:
-            self.process = subprocess.Popen([*CLI, *map(str, args)], stdout=f, stderr=f, start_new_session=True)
+            self.process = subprocess.Popen(
+                [*CLI, *map(str, args)], stdout=f, stderr=f, start_new_session=True, preexec_fn=heeds_ctrl_c
+            )
         self.family: set[psutil.Process] = set()
 
     def __enter__(self) -> Self:
