@@ -209,7 +209,7 @@ def say(text: str) -> None:
 def main() -> None:
     """Entry point: exceptions that a user can mend become a line and an exit code, others stay tracebacks (exit 1)."""
     try:
-        app()
+        app(prog_name="distvae")  # also under python -m
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as e:
