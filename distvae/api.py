@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from distvae.config import ConfigError, load
 from distvae.data import load as load_data
 from distvae.results import curves, ledger, rows
 from distvae.results.provenance import git_sha
-from distvae.sweep.plan import check_out
+from distvae.sweeps.plan import check_out
 from distvae.training import checkpoint
 from distvae.training.loop import Runner
 from distvae.trial import Trial
@@ -21,7 +20,7 @@ from distvae.vae import Vae
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from distvae.sweep.run import Outcome
+    from distvae.sweeps.run import Outcome
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def sweep(
     config: str | Path, out: str | Path, *, sets: Sequence[str] = (), address: str | None = None, display: bool = False
 ) -> Outcome:
     """Run or resume the sweep of a YAML file, as `distvae sweep` does, without the pictures."""
-    from distvae.sweep.run import sweep as run
+    from distvae.sweeps.run import sweep as run
 
     check_out(Path(out))
     return run(load(Path(config), sets), Path(out), address=address, display=display)
@@ -86,14 +85,14 @@ def load_best(out: str | Path, *, by: str = "elbo_nats", at_rate: float | None =
     FileNotFoundError if its weights were not kept (`resources.keep: none`)."""
     from safetensors.torch import load_file
 
-    from distvae.sweep.plan import trial_from_json
+    from distvae.sweeps.plan import trial_from_json
 
     table = ledger.load(Path(out))
     key = curves.best_trial(table, by=by, at_rate=at_rate)
     config = next(
         r["config_json"] for r in table.select(["trial_key", "config_json"]).to_pylist() if r["trial_key"] == key
     )
-    trial = trial_from_json(json.dumps(json.loads(config)))
+    trial = trial_from_json(config)
     path = Path(out) / "checkpoints" / key / checkpoint.WEIGHTS
     if not path.exists():
         raise FileNotFoundError(

@@ -41,9 +41,9 @@ def sweep(
     """Train every trial of CONFIG that has not ended yet, then export the curve and its pictures."""
     from distvae.config import load
     from distvae.results.finish import finish
-    from distvae.sweep.check import check_data
-    from distvae.sweep.plan import check_out
-    from distvae.sweep.run import sweep as run
+    from distvae.sweeps.check import check_data
+    from distvae.sweeps.plan import check_out
+    from distvae.sweeps.run import sweep as run
 
     check_out(out)
     study = load(config, set_ or ())
@@ -67,8 +67,8 @@ def plan(
 ) -> None:
     """Count the trials, their groups and what is left, and estimate the time. Trains nothing for keeps."""
     from distvae.config import load
-    from distvae.sweep.check import check_data
-    from distvae.sweep.estimate import overview, render
+    from distvae.sweeps.check import check_data
+    from distvae.sweeps.estimate import overview, render
 
     study = load(config, set_ or ())
     check_data(study)
@@ -187,7 +187,7 @@ class UsageError(Exception):
 
 def existing(out: Path) -> Path:
     """OUT of a reading command: it must hold a sweep."""
-    from distvae.sweep.plan import check_out
+    from distvae.sweeps.plan import check_out
 
     check_out(out)
     if not (out / "points").is_dir() and not (out / "plan.parquet").exists():

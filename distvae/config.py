@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from distvae.part import Part
 from distvae.study import Resources, Search, Study, Tracking
-from distvae.sweep import space
-from distvae.sweep.explain import explain, one_of, unknown_key
-from distvae.sweep.tree import MAX_PROBLEMS, ConfigError, Node, dump, parse, printable, read_file, show
+from distvae.sweeps import space
+from distvae.sweeps.explain import explain, one_of, unknown_key
+from distvae.sweeps.tree import MAX_PROBLEMS, ConfigError, Node, dump, parse, printable, read_file, show
 from distvae.trial import Trial
 
 __all__ = ["ConfigError", "load", "loads", "schema", "trial_from_data"]

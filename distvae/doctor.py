@@ -114,7 +114,7 @@ def _philox() -> Found:
 
 
 def _cores() -> Found:
-    from distvae.sweep.cluster import cores
+    from distvae.sweeps.cluster import cores
 
     return cores() >= 1, f"{cores()} usable: as many one-worker trials at a time", ""
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distvae.results import curves, ledger, plots
-from distvae.sweep.run import Outcome
+from distvae.sweeps.run import Outcome
 
 PLOTS = "plots"
 ROWS = 15  # longer frontiers are shown by their lower hull
@@ -78,7 +78,7 @@ class NothingToPlotError(Exception):
 def summary(out: Path) -> dict[str, Any]:
     """Counts by status, failures with their logs, the frontier (test) and the best by valid bound, as JSON-able
     data."""
-    from distvae.sweep.plan import read_plan
+    from distvae.sweeps.plan import read_plan
 
     table = ledger.load(out)
     status = curves.trial_status(table)

@@ -109,7 +109,7 @@ class Store:
 
     def replay(self, table: pa.Table) -> tuple[int, int]:
         """Bring committed rows to MLflow. Returns (trials, metric points)."""
-        from distvae.sweep.plan import trial_from_json
+        from distvae.sweeps.plan import trial_from_json
 
         points = 0
         rows: dict[str, list[dict[str, Any]]] = {}

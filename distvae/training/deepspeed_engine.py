@@ -36,14 +36,13 @@ def import_deepspeed() -> ModuleType:
         finally:
             if absent:
                 sys.modules.pop("mlflow", None)
-        from deepspeed.ops import __compatible_ops__ as ops
-
-        ops["deepspeed_shm_comm"] = False  # or `init_distributed` compiles it
         for name, other in logging.root.manager.loggerDict.items():
             if name.startswith("DeepSpeed") and isinstance(other, logging.Logger):
                 other.setLevel(logging.ERROR)
     import deepspeed
+    from deepspeed.ops import __compatible_ops__ as ops
 
+    ops["deepspeed_shm_comm"] = False  # or `init_distributed` compiles it
     return deepspeed
 
 

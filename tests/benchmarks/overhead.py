@@ -32,8 +32,8 @@ def trials(n: int, first: int = 0) -> list[Any]:
 def ours(work: list[Any], out: Path) -> dict[str, float]:
     """One `sweep` call: seconds in all, and per trial after the first report."""
     from distvae.study import Study
-    from distvae.sweep import progress
-    from distvae.sweep.run import sweep
+    from distvae.sweeps import progress
+    from distvae.sweeps.run import sweep
 
     seen: list[progress.Progress] = []
     original = progress.Progress.report
@@ -58,7 +58,7 @@ def theirs(work: list[Any]) -> dict[str, float]:
     """The obvious alternative: `Tuner(function)`, one fresh process a trial."""
     from ray import tune
 
-    from distvae.sweep import cluster
+    from distvae.sweeps import cluster
 
     configs = [json.dumps(t.config()) for t in work]
     first: list[float] = []
@@ -71,7 +71,7 @@ def theirs(work: list[Any]) -> dict[str, float]:
         import torch
         from ray import tune
 
-        from distvae.sweep.plan import trial_from_json
+        from distvae.sweeps.plan import trial_from_json
         from distvae.training.loop import Runner
         from distvae.training.world import meet
 
@@ -114,13 +114,13 @@ def training_s(work: list[Any]) -> float:
 
 def run(trials_: int | None = None, say: Callable[[str], None] = print, **options: Any) -> dict[str, Any]:
     """Both sides, interleaved; JSON-able."""
-    import deepspeed
     import ray
     import torch
 
     from distvae import __version__
     from distvae.results.provenance import git_sha
-    from distvae.sweep.cluster import cores
+    from distvae.sweeps.cluster import cores
+    from distvae.training.deepspeed_engine import import_deepspeed
 
     n = trials_ or options.get("trials") or 8
     with tempfile.TemporaryDirectory() as temp:
@@ -156,7 +156,7 @@ def run(trials_: int | None = None, say: Callable[[str], None] = print, **option
             "distvae": __version__,
             "torch": torch.__version__,
             "ray": ray.__version__,
-            "deepspeed": deepspeed.__version__,
+            "deepspeed": import_deepspeed().__version__,
         },
         "git_sha": git_sha(),
     }

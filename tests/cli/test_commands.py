@@ -20,7 +20,7 @@ from distvae.config import load, loads
 from distvae.objectives import Elbo
 from distvae.priors import Binarized
 from distvae.results import ledger, rows
-from distvae.sweep.plan import write_plan
+from distvae.sweeps.plan import write_plan
 
 CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
 QUICKSTART = next(p for p in CONFIGS if p.stem == "quickstart")

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from distvae.config import ConfigError, load, loads
-from distvae.sweep.tree import MAX_BYTES
+from distvae.sweeps.tree import MAX_BYTES
 
 GOOD = """\
 name: digits

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from distvae.config import ConfigError, loads
 from distvae.study import Study
-from distvae.sweep.tree import dump, parse
+from distvae.sweeps.tree import dump, parse
 from distvae.trial import Trial
 
 BASE = """\

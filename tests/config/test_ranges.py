@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from distvae.config import loads, schema
 from distvae.part import Part
-from distvae.sweep import space
-from distvae.sweep.explain import hints, members
-from distvae.sweep.tree import dump, parse, resolve
+from distvae.sweeps import space
+from distvae.sweeps.explain import hints, members
+from distvae.sweeps.tree import dump, parse, resolve
 from distvae.trial import Trial
 
 DESIGN = """\

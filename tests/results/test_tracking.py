@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from distvae.config import loads
 from distvae.results import tracking
 from distvae.results.tracking import Store, Tracker, TrackerError, store_uri, sync
-from distvae.sweep.plan import write_plan
+from distvae.sweeps.plan import write_plan
 
 TEXT = "name: s\nvae: {latent_dim: 2, prior: {type: binarized, r: 0}}\ntrain: {epochs: 2}\nseeds: 3\n"
 
@@ -147,10 +147,10 @@ def test_sync_says_when_mlflow_does_not_answer(out, monkeypatch):
 
 def test_trial_processes_do_not_import_mlflow():
     code = (
-        "import sys, distvae.sweep.gang, distvae.training.loop, distvae.results.rows, distvae.results.ledger\n"
+        "import sys, distvae.sweeps.gang, distvae.training.loop, distvae.results.rows, distvae.results.ledger\n"
         "from distvae.training.deepspeed_engine import import_deepspeed\n"
         "import_deepspeed()\n"
-        "from distvae.sweep.plan import trial_from_json\n"
+        "from distvae.sweeps.plan import trial_from_json\n"
         "assert not [m for m in sys.modules if m.split('.')[0] == 'mlflow'], 'mlflow'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -20,10 +20,10 @@ from typing import Any
 from distvae.results import ledger, rows
 from distvae.results.provenance import git_sha
 from distvae.study import Study
-from distvae.sweep import cluster
-from distvae.sweep.lock import hold_out
-from distvae.sweep.plan import write_plan
-from distvae.sweep.progress import Display, Progress
+from distvae.sweeps import cluster
+from distvae.sweeps.lock import hold_out
+from distvae.sweeps.plan import write_plan
+from distvae.sweeps.progress import Display, Progress
 from distvae.trial import Trial
 
 RETRIES = 1  # a trial that raises, or whose worker dies, gets one more go
@@ -126,8 +126,8 @@ class _Driver:
     def _fit(self, ray: cluster.Cluster) -> None:
         from ray import tune
 
-        from distvae.sweep.gang import Gang, placement
-        from distvae.sweep.watch import Drain, Watch
+        from distvae.sweeps.gang import Gang, placement
+        from distvae.sweeps.watch import Drain, Watch
 
         if self.draining.is_set():
             return
@@ -201,7 +201,7 @@ class _Driver:
 
     def failed(self, task: dict[str, Any], tune_trial: Any) -> None:
         """Tune gave the trial up after its retry: its end is committed here, for its process may be dead."""
-        from distvae.sweep.gang import log
+        from distvae.sweeps.gang import log
 
         key, trial = task["key"], self.trials[task["key"]]
         log(self.out, key, event="failed", attempt=task["attempt"], error=str(getattr(tune_trial, "error_file", "")))

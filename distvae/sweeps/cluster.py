@@ -1,6 +1,6 @@
 """The Ray cluster of a sweep: an embedded one of its own by default, or one that runs already (`--address`).
 
-A local cluster lives in a temporary directory of its own, with a token of its own, listens on loopback only, has no
+A local cluster lives in a temporary directory of its own, with a token that only we know, listens on loopback only, has no
 dashboard, and goes when the sweep goes, however that ends (`reaper.py`)."""
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from distvae.sweep.reaper import TOKEN_PATH
+from distvae.sweeps.reaper import TOKEN_PATH
 
 
 def cores() -> int:
@@ -100,7 +101,7 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 def _reaped(temp: str) -> Iterator[None]:
     """Nothing of the cluster survives this block, nor the sudden death of this process."""
     reaper = subprocess.Popen(
-        [sys.executable, "-m", "distvae.sweep.reaper", temp], stdin=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-m", "distvae.sweeps.reaper", temp], stdin=subprocess.PIPE, start_new_session=True
     )
     try:
         yield
@@ -117,8 +118,14 @@ def _removed(temp: str) -> Iterator[None]:
 
 
 def _token(folder: str) -> str:
-    """A token file of this cluster alone, readable by us alone."""
+    """A file with the token of this process's clusters, readable by us alone."""
     path = os.path.join(folder, "token")
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
-        f.write(secrets.token_hex(32))
+        f.write(_secret())
     return path
+
+
+@cache
+def _secret() -> str:
+    """One token a process: Ray reads it once and remembers it, and one process may sweep twice."""
+    return secrets.token_hex(32)

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from distvae.study import Study
-from distvae.sweep.cluster import cores
-from distvae.sweep.progress import duration
+from distvae.sweeps.cluster import cores
+from distvae.sweeps.progress import duration
 from distvae.trial import Trial, flatten
 
 PROBE_STEPS = 30
@@ -22,7 +22,7 @@ PROBES = 2  # groups timed; larger ones first
 
 def overview(study: Study, out: Path | None, *, probe: bool) -> dict[str, Any]:
     """Counts, axes, groups, what is left in `out`, and (with `probe`) seconds per trial and in all."""
-    from distvae.sweep.run import remaining
+    from distvae.sweeps.run import remaining
 
     ended: dict[str, Any] = {}
     if out is not None:

@@ -4,6 +4,8 @@ import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -152,16 +154,29 @@ def test_without_deepspeed_and_without_mlflow_the_rows_are_the_same(tmp_path, mo
     assert json.loads(synced.stdout)["trials"] == 1
 
 
+TWICE = """
+import sys
+from pathlib import Path
+
+import distvae
+
+config, out, *sets = sys.argv[1:]
+assert distvae.sweep(config, out).exit_code == 0
+before = {p: p.read_bytes() for p in Path(out, "points").glob("*.parquet")}
+assert len(before) == 2
+assert distvae.sweep(config, out, sets=sets).exit_code == 0
+assert all(p.read_bytes() == blob for p, blob in before.items())
+"""
+
+
 def test_an_edited_config_trains_only_what_is_new(tmp_path):
+    """From Python, one sweep after the other in one process."""
     config, out = write_config(tmp_path, epochs=2, seeds=1), tmp_path / "out"
-    first = distvae("sweep", config, "--out", out)
-    assert first.returncode == 0, first.stderr
-    before = {p.name: p.read_bytes() for p in (out / "points").glob("*.parquet")}
-    grown = ["--set", "train.epochs=3", "--set", "vae.prior.r={grid: [0.5, 1.0]}"]
-    again = distvae("sweep", config, "--out", out, *grown)
-    assert again.returncode == 0, again.stderr
-    after = {p.name: p.read_bytes() for p in (out / "points").glob("*.parquet")}
-    assert len(before) == 2 and all(after[name] == blob for name, blob in before.items())
+    grown = ["train.epochs=3", "vae.prior.r={grid: [0.5, 1.0]}"]
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE, config, out, *grown], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
     rows = [r for r in api.load_curve(out).to_pylist() if r["split"] == "test"]
     epochs = {}
     for r in rows:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from distvae import config
 from distvae.study import Study
-from distvae.sweep.tree import ConfigError, printable
+from distvae.sweeps.tree import ConfigError, printable
 from distvae.trial import Trial, flatten
 
 SCHEMA_VERSION = "1"

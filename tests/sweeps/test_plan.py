@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from distvae.config import ConfigError, load, loads
-from distvae.sweep import plan
-from distvae.sweep.plan import check_out, read_plan, trial_from_json, write_plan
+from distvae.sweeps import plan
+from distvae.sweeps.plan import check_out, read_plan, trial_from_json, write_plan
 
 TEXT = """\
 name: p

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from distvae.part import Hyper, Part
-from distvae.sweep.tree import RANGES, Node, printable, show
+from distvae.sweeps.tree import RANGES, Node, printable, show
 
 _NUMBER = re.compile(r"\s*([-+]?[0-9][0-9_,]*(\.[0-9]*)?([eE][-+]?[0-9]+)?)")
 

@@ -19,7 +19,7 @@ from zlib import crc32
 
 from distvae.kernels import philox
 from distvae.kernels.philox import Stream
-from distvae.sweep.tree import RANGES, Node, show
+from distvae.sweeps.tree import RANGES, Node, show
 
 MAX_TRIALS = 100_000
 

@@ -154,7 +154,7 @@ class Rank:
     def begin(self, task: dict[str, Any]) -> None:
         """Take up a trial, from its checkpoint if there is one."""
         from distvae.results import ledger
-        from distvae.sweep.plan import trial_from_json
+        from distvae.sweeps.plan import trial_from_json
         from distvae.training.loop import Runner
 
         self._drop()

@@ -1,4 +1,4 @@
-"""`python -m distvae.sweep.reaper FOLDER`: outlives the driver by a moment, to leave nothing behind whatever killed it.
+"""`python -m distvae.sweeps.reaper FOLDER`: outlives the driver by a moment, to leave nothing behind whatever killed it.
 
 Reads standard input, a pipe whose other end the driver holds: end of file means that the driver is gone (or done). Then
 every process of the driver's own cluster is ended, and FOLDER, the cluster's scratch, is removed. Ray ends most of its

@@ -1,1 +1,0 @@
-"""Sweeps: the search space, the plan, Ray Tune."""
