@@ -19,11 +19,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from distvae.data.dataset import DataError, Dataset, Split, stratified
+from distvae.files import replacing
 
 _SPLIT_SEED = 0  # which training images are held out is part of the data set's identity, not a knob
 _SIZE = 28
@@ -100,7 +101,7 @@ def _unpack(source: Path, md5: str, target: Path) -> None:
             "Replace the file, or remove it and set data.download: true"
         )
     if not target.is_file():
-        with gzip.open(source) as f, _replacing(target) as out:
+        with gzip.open(source) as f, _cache_errors(target.parent), replacing(target) as out:
             shutil.copyfileobj(f, out)
 
 
@@ -122,23 +123,8 @@ def _download(reader: Any, cache: Path) -> None:
                 f"and set data.root to the folder that holds {reader.__name__}/raw"
             ) from e
         for name in plain:
-            with (got / name).open("rb") as f, _replacing(raw / name) as out:
+            with (got / name).open("rb") as f, _cache_errors(raw), replacing(raw / name) as out:
                 shutil.copyfileobj(f, out)
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[IO[bytes]]:
-    """A file beside `target` that takes its name once whole: another worker sees all of it or nothing."""
-    with _cache_errors(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-        try:
-            with os.fdopen(fd, "wb") as f:
-                yield f
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from distvae.files import replacing
 from distvae.results.schema import SCHEMA
 
 POINTS, QUARANTINE = "points", "quarantine"
@@ -40,7 +41,6 @@ def commit(out: Path, table: pa.Table) -> Path:
     """Commit the rows of one ended attempt. If it is committed already, what is there stays."""
     ((key, attempt),) = set(zip(table["trial_key"].to_pylist(), table["attempt"].to_pylist(), strict=True))
     target = path(out, key, attempt)
-    target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and _read(target) is not None:
         return target
     return write(table, target)
@@ -48,16 +48,8 @@ def commit(out: Path, table: pa.Table) -> Path:
 
 def write(table: pa.Table, target: Path) -> Path:
     """A Parquet file, whole or not at all, with page checksums."""
-    temp = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(temp, "wb") as f:
-            pq.write_table(table.cast(SCHEMA) if table.schema != SCHEMA else table, f, write_page_checksum=True)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temp, target)
-    finally:
-        temp.unlink(missing_ok=True)
-    _sync(target.parent)
+    with replacing(target) as f:
+        pq.write_table(table.cast(SCHEMA) if table.schema != SCHEMA else table, f, write_page_checksum=True)
     return target
 
 
@@ -119,9 +111,8 @@ def export(out: Path, fmt: str = "parquet", to: Path | None = None) -> Path:
     table, target = load(out), to or out / f"rd_curve.{fmt}"
     if fmt == "parquet":
         return write(table, target)
-    temp = target.with_name(f".{target.name}.tmp")
-    pyarrow.csv.write_csv(_plain(table), temp)
-    os.replace(temp, target)
+    with replacing(target) as f:
+        pyarrow.csv.write_csv(_plain(table), f)
     return target
 
 
@@ -156,11 +147,3 @@ def _identity(file: Path) -> tuple[str, int]:
     match = _NAME.fullmatch(file.name)
     assert match is not None
     return match[1], int(match[2])
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

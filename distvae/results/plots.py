@@ -6,7 +6,6 @@ grey print; axes carry units."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from distvae.files import replacing
 from distvae.metrics.rate_distortion import exact_curve
 from distvae.results import curves
 from distvae.results.curves import Config
@@ -191,7 +191,5 @@ def _figure(n: int) -> tuple[Figure, list[Axes]]:
 
 
 def _save(fig: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.stem}.tmp.png")
-    fig.savefig(temp, dpi=DPI)
-    os.replace(temp, path)
+    with replacing(path) as f:
+        fig.savefig(f, dpi=DPI, format="png")

@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from distvae.files import replacing
 from distvae.results import ledger
 from distvae.results.curves import trial_status
 from distvae.results.schema import METRICS
@@ -49,9 +50,8 @@ def created_ms(out: Path) -> int:
     once."""
     path = out / ".created_ms"
     if not path.exists():
-        temp = out / f".created_ms.{os.getpid()}"
-        temp.write_text(str(int(time.time() * 1000)))
-        os.replace(temp, path)
+        with replacing(path) as f:
+            f.write(str(int(time.time() * 1000)).encode())
     return int(path.read_text())
 
 

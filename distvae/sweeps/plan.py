@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distvae import config
+from distvae.files import replacing
 from distvae.study import Study
 from distvae.sweeps.tree import ConfigError, printable
 from distvae.trial import Trial, flatten
@@ -50,11 +51,11 @@ def write_plan(out: str | Path, study: Study, keep: Collection[str] = frozenset(
         kept = [row for row in old if row["trial_key"] in keep and row["trial_key"] not in planned]
         rows += [{**row, "position": i, "current": False} for i, row in enumerate(kept, start=len(rows))]
     table = _table(rows)
-    sink = pa.BufferOutputStream()
     words = [f.name for f in table.schema if pa.types.is_dictionary(f.type)]
-    pq.write_table(table, sink, compression="zstd", use_dictionary=words)  # type: ignore[arg-type]
-    _replace(out / SWEEP, study.resolved.encode())
-    _replace(out / PLAN, sink.getvalue())
+    with replacing(out / SWEEP) as f:
+        f.write(study.resolved.encode())
+    with replacing(out / PLAN) as f:
+        pq.write_table(table, f, compression="zstd", use_dictionary=words)  # type: ignore[arg-type]
     return table
 
 
@@ -135,21 +136,3 @@ def _column(values: list[Any]) -> pa.Array:
         return pa.array([None if v is None else float(v) for v in values], pa.float64())
     words = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
     return pa.array(words, pa.string()).dictionary_encode().cast(_WORDS)
-
-
-def _replace(path: Path, data: Any) -> None:
-    """`path` holds `data` or what it held before, whatever happens."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temp, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # or the rename itself may be lost
-    finally:
-        os.close(folder)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from distvae.files import replacing, sync
 from distvae.training.world import World
 
 KEEP = 2
@@ -40,7 +41,7 @@ def write(folder: Path, epoch: int, state: dict[str, Any], tensors: dict[str, Te
         _write(temp / "state.json", json.dumps({**state, "epoch": epoch, "files": files}).encode())
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temp, final)
-        _sync(folder)
+        sync(folder)
         for old in sorted(folder.glob("ep*"))[:-KEEP]:
             shutil.rmtree(old, ignore_errors=True)
     world.broadcast(0.0)
@@ -73,10 +74,8 @@ def _read(path: Path, rank: int) -> tuple[dict[str, Any], dict[str, Tensor]] | N
 
 def write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
     """The weights of an ended trial, atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temp = folder / f".{WEIGHTS}.tmp"
-    _write(temp, save({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}))
-    os.replace(temp, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as f:
+        f.write(save({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}))
 
 
 def prune(folder: Path, keep: str) -> None:
@@ -94,11 +93,3 @@ def _write(path: Path, blob: bytes) -> None:
         f.write(blob)
         f.flush()
         os.fsync(f.fileno())
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
