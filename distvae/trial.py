@@ -106,6 +106,13 @@ class Trial(Part):
         """Dotted name -> value: the Tune space, the MLflow params, the plan's columns."""
         return dict(flatten(self.config()))
 
+    @property
+    def label(self) -> str:
+        """The axes and the seed, as people write them: `r=0.5 beta=1 d=8 seed=0`."""
+        named = {k: v for k, v in self.knob_columns().items() if v is not None}
+        named["d"] = named.pop("latent_dim")
+        return " ".join(f"{k}={v:g}" for k, v in {**named, "seed": self.seed}.items())
+
     def knob_columns(self) -> dict[str, Any]:
         """The five axes, null where no part has the knob."""
         flat = self.flat()

@@ -134,7 +134,7 @@ class Store:
         from mlflow.entities import Param
 
         tags = {"mlflow.parentRunId": self.parent, KEY: trial.key, "distvae.config_key": trial.config_key}
-        run = self.client.create_run(self.experiment, start_time=self.zero, tags=tags, run_name=trial.key)
+        run = self.client.create_run(self.experiment, start_time=self.zero, tags=tags, run_name=trial.label)
         params = [Param(k, str(v)[:PARAM_MAX]) for k, v in trial.flat().items()]
         for at in range(0, len(params), 100):
             self.client.log_batch(run.info.run_id, params=params[at : at + 100])

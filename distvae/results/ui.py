@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
@@ -9,9 +11,11 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 START_S = 120.0
 
@@ -51,6 +55,8 @@ def serve(out: Path, port: int, say: Callable[[str], None]) -> int:
             say(f"MLflow did not start; its log: {log}")
             return 4
         print(url, flush=True)
+        with contextlib.suppress(OSError, LookupError, ValueError):  # a convenience: the page itself is there
+            say(f"the frontier compared: {compare(out, url)}")
         say("Ctrl-C stops it")
         return server.wait()
     except KeyboardInterrupt:
@@ -58,6 +64,34 @@ def serve(out: Path, port: int, say: Callable[[str], None]) -> int:
     finally:
         signal.signal(signal.SIGTERM, old)
         _end(server)
+
+
+def compare(out: Path, url: str) -> str:
+    """The address of MLflow's comparison of the frontier, one seed of each configuration, at most 20. Raises
+    LookupError if there is no frontier or MLflow does not know it, OSError and ValueError if it does not answer."""
+    from distvae.results import curves, ledger
+
+    table = ledger.load(out)
+    best = {c.config_key: c.points[0].trial_key for c in [*curves.best(table), *curves.frontier(table)]}
+    name = table["sweep"][0].as_py() if best else ""
+    asked = urllib.parse.quote(name)
+    experiment = _ask(f"{url}/api/2.0/mlflow/experiments/get-by-name?experiment_name={asked}")["experiment"]
+    number = experiment["experiment_id"]
+    runs = []
+    for key in list(best.values())[:20]:
+        wanted = {"experiment_ids": [number], "filter": f"tags.`distvae.trial_key` = '{key}'", "max_results": 1}
+        runs += [r["info"]["run_id"] for r in _ask(f"{url}/api/2.0/mlflow/runs/search", wanted).get("runs", [])]
+    if not runs:
+        raise LookupError("MLflow knows no trial of the frontier")
+    lists = [urllib.parse.quote(json.dumps(ids, separators=(",", ":"))) for ids in (runs, [number])]
+    return f"{url}/#/compare-runs?runs={lists[0]}&experiments={lists[1]}"
+
+
+def _ask(url: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
+    body = None if data is None else json.dumps(data).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
 
 
 def free_port(port: int) -> int:

@@ -190,14 +190,14 @@ class _Driver:
         if result.get("note") and result["note"] not in self.outcome.notes:
             self.outcome.notes.append(result["note"])
             self.say(result["note"])
-        self.progress.report(key, result["epoch"], trial.train.epochs, result["rows"], label(trial))
+        self.progress.report(key, result["epoch"], trial.train.epochs, result["rows"], trial.label)
         self.tracker.rows(key, result["rows"])
         if result["status"] is not None:
             self.progress.end(key, result["status"])
             self.tracker.end(key, result["status"])
 
     def retried(self, key: str) -> None:
-        self.say(f"trial {key} ({label(self.trials[key])}) is tried again: see {self.out / 'logs' / key}.jsonl")
+        self.say(f"trial {key} ({self.trials[key].label}) is tried again: see {self.out / 'logs' / key}.jsonl")
 
     def failed(self, task: dict[str, Any], tune_trial: Any) -> None:
         """Tune gave the trial up after its retry: its end is committed here, for its process may be dead."""
@@ -211,7 +211,7 @@ class _Driver:
         ledger.commit(self.out, table)
         self.progress.end(key, "failed")
         self.tracker.end(key, "failed")
-        self.say(f"trial {key} ({label(trial)}) failed twice: see {self.out / 'logs' / key}.jsonl; the sweep goes on")
+        self.say(f"trial {key} ({trial.label}) failed twice: see {self.out / 'logs' / key}.jsonl; the sweep goes on")
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -250,10 +250,3 @@ class _Driver:
 
 class ResourcesError(Exception):
     """The machine or cluster cannot hold a trial (exit code 4)."""
-
-
-def label(trial: Trial) -> str:
-    """The five axes and the seed, as people write them: `r=0.5 beta=1 d=8 seed=0`."""
-    named = {k: v for k, v in trial.knob_columns().items() if v is not None}
-    named["d"] = named.pop("latent_dim")
-    return " ".join(f"{k}={v:g}" for k, v in {**named, "seed": trial.seed}.items())

@@ -83,6 +83,10 @@ def ui_serves_it(out):
         assert url is not None
         with urllib.request.urlopen(url[0], timeout=20) as page:
             assert b"MLflow" in page.read()
+        ui.wait_for(lambda: "Ctrl-C stops it" in ui.text())
+        assert re.search(
+            r"the frontier compared: http://127\.0\.0\.1:\d+/#/compare-runs\?runs=%5B%22[0-9a-f]{32}", ui.text()
+        )
         assert ui.end(signal.SIGINT) == 0, ui.text()
         assert ui.all_gone(), ui.survivors()
 
