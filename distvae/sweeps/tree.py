@@ -32,7 +32,7 @@ class ConfigError(Exception):
     The command exits 2."""
 
     def __init__(self, problems: list[str]):
-        self.problems = list(dict.fromkeys(problems))
+        self.problems = list(dict.fromkeys(map(printable, problems)))
         more = len(self.problems) - MAX_PROBLEMS
         super().__init__("\n".join(self.problems[:MAX_PROBLEMS] + [f"... and {more} more problems"] * (more > 0)))
 

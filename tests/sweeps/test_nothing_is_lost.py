@@ -110,7 +110,7 @@ def test_nan_is_a_result_and_a_trial_that_raises_is_a_failure(tmp_path):
     assert [e["event"] for e in events].count("error") == 2  # once, and retried once
     assert "IsADirectoryError" in next(e["traceback"] for e in events if e["event"] == "error")
     # The failed one, and it alone, is run again, and now nothing is in its way.
-    (out / "checkpoints" / poisoned / ".model.safetensors.tmp").rmdir()
+    (out / "checkpoints" / poisoned / "model.safetensors").rmdir()
     before = contents((out / "points").glob("*.parquet"))
     again = distvae("sweep", config, "--out", out)
     assert again.returncode == 0, again.stderr
@@ -125,7 +125,7 @@ def poison(config, out):
     from distvae.config import load
 
     trial = next(t for t in load(config).trials if t.train.lr == 1e-3)
-    (out / "checkpoints" / trial.key / ".model.safetensors.tmp").mkdir(parents=True)
+    (out / "checkpoints" / trial.key / "model.safetensors").mkdir(parents=True)
     return trial.key
 
 
