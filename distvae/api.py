@@ -7,20 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from distvae.config import ConfigError, load
 from distvae.data import load as load_data
 from distvae.results import curves, ledger, rows
 from distvae.results.provenance import git_sha
+from distvae.study import Study
+from distvae.sweeps.lock import hold_out
 from distvae.sweeps.plan import check_out
+from distvae.sweeps.run import remaining
 from distvae.training import checkpoint
 from distvae.training.loop import Runner
 from distvae.trial import Trial
 from distvae.vae import Vae
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from distvae.sweeps.run import Outcome
+
+SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -36,31 +41,71 @@ class Result:
 def train(trial: Trial | str | Path, out: str | Path | None = None, *, engine: str = "torch") -> Result:
     """Train one trial in this process: a `Trial`, or a YAML file that describes exactly one.
 
-    With `out`, its rows are committed there (and its weights kept), as a sweep would. Raises ConfigError on a bad YAML
-    or one with several trials."""
+    With `out`, its rows are committed there and its weights kept, as a sweep would; a trial that has ended there is not
+    trained again, its rows and weights come back. Raises ConfigError on a bad YAML or one with several trials,
+    OutLockedError if a sweep owns `out`."""
     name = "train"
     if isinstance(trial, str | Path):
         study = load(Path(trial))
         if len(study.trials) != 1:
             raise ConfigError([f"{trial}: describes {len(study.trials)} trials, train() takes one: use distvae.sweep"])
         trial, name = study.trials[0], study.name
-    folder, attempt = None, 0
-    if out is not None:
-        out = Path(out)
-        check_out(out)
+    if out is None:
+        runner, status = _run(trial, engine, None)
+        return Result(trial, _table(runner, name, status, attempt=0, after=0), runner.vae.eval(), status)
+    out = Path(out)
+    check_out(out)
+    with hold_out(out):
+        ended, _ = ledger.scan(out)
+        todo = remaining(Study(name, (trial,)), ended)
+        if not todo:
+            return Result(trial, _rows_of(out, trial), _kept_model(out, trial), ended[trial.key].status)
+        task = todo[0][1]
         folder = out / "checkpoints" / trial.key
-        past = ledger.scan(out)[0].get(trial.key)
-        attempt = 0 if past is None else past.attempt + 1
-    runner = Runner(trial, engine=engine, folder=folder)
-    report = runner.advance()
-    status = report.status or "finished"
-    table = rows.table(trial, runner.rows, sweep=name, status=status, attempt=attempt, device="cpu", git_sha=git_sha())
-    if out is not None and folder is not None:
+        runner, status = _run(trial, engine, folder)
         runner.write_weights()
-        ledger.commit(Path(out), table)
+        ledger.commit(out, _table(runner, name, status, attempt=task["attempt"], after=task["committed_epoch"]))
         checkpoint.prune(folder, "weights")
+        return Result(trial, _rows_of(out, trial), runner.vae.eval(), status)
+
+
+def _run(trial: Trial, engine: str, folder: Path | None) -> tuple[Runner, str]:
+    runner = Runner(trial, engine=engine, folder=folder)
+    status = runner.advance().status or runner.status
+    assert status is not None, "advance() without a limit trains to the end"
     runner.close()
-    return Result(trial, table, runner.vae.eval(), status)
+    return runner, status
+
+
+def _table(runner: Runner, sweep: str, status: str, *, attempt: int, after: int) -> pa.Table:
+    """Rows of the epochs after `after`."""
+    new = [r for r in runner.rows if r["epoch"] > after]
+    return rows.table(
+        runner.trial, new, sweep=sweep, status=status, attempt=attempt, device=runner.world.device, git_sha=git_sha()
+    )
+
+
+def _rows_of(out: Path, trial: Trial) -> pa.Table:
+    """As they were measured: by epoch, train, valid, test."""
+    table = ledger.load(out)
+    place = zip(*(table[c].to_pylist() for c in ("trial_key", "epoch", "split")), strict=True)
+    mine = [(epoch, SPLITS.index(split), i) for i, (key, epoch, split) in enumerate(place) if key == trial.key]
+    return table.take(pa.array([i for *_, i in sorted(mine)], pa.int64()))
+
+
+def _kept_model(out: Path, trial: Trial) -> Vae:
+    """Raises FileNotFoundError if the weights were not kept."""
+    from safetensors.torch import load_file
+
+    path = out / "checkpoints" / trial.key / checkpoint.WEIGHTS
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: the weights of trial {trial.key} were not kept (resources.keep); "
+            "distvae.train(trial) trains it again"
+        )
+    vae = Vae(trial.vae, load_data(trial.data).x_shape, dtype=trial.dtype)
+    vae.load_state_dict(load_file(path))
+    return vae.eval()
 
 
 def sweep(
@@ -83,8 +128,6 @@ def load_best(out: str | Path, *, by: str = "elbo_nats", at_rate: float | None =
 
     `at_rate` admits only trials whose valid rate is at most so many nats. Raises LookupError if there is none,
     FileNotFoundError if its weights were not kept (`resources.keep: none`)."""
-    from safetensors.torch import load_file
-
     from distvae.sweeps.plan import trial_from_json
 
     table = ledger.load(Path(out))
@@ -92,12 +135,4 @@ def load_best(out: str | Path, *, by: str = "elbo_nats", at_rate: float | None =
     config = next(
         r["config_json"] for r in table.select(["trial_key", "config_json"]).to_pylist() if r["trial_key"] == key
     )
-    trial = trial_from_json(config)
-    path = Path(out) / "checkpoints" / key / checkpoint.WEIGHTS
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path}: the weights of trial {key} were not kept (resources.keep); train it again: distvae.train"
-        )
-    vae = Vae(trial.vae, load_data(trial.data).x_shape, dtype=trial.dtype)
-    vae.load_state_dict(load_file(path))
-    return vae.eval()
+    return _kept_model(Path(out), trial_from_json(config))

@@ -136,9 +136,9 @@ def sync(
     as_json: Json = False,
 ) -> None:
     """Bring MLflow up to date from the ledger. Safe to repeat: nothing is stored twice."""
-    from distvae.results.finish import sync_mlflow
+    from distvae.results.tracking import sync as replay
 
-    view = sync_mlflow(existing(out), uri)
+    view = replay(existing(out), uri)
     emit(view) if as_json else say(f"MLflow has {view['trials']} trials and {view['metrics']} metric points of {out}")
 
 

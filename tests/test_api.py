@@ -1,5 +1,7 @@
 """distvae from Python: train, load_curve, load_best."""
 
+from dataclasses import replace
+
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -8,6 +10,7 @@ import distvae
 from distvae.config import ConfigError, loads
 from distvae.data import load as load_data
 from distvae.results.schema import SCHEMA
+from distvae.sweeps.lock import OutLockedError, hold_out
 
 TEXT = """\
 vae:
@@ -75,13 +78,31 @@ def test_weights_that_were_not_kept(swept, tmp_path):
         distvae.load_best(tmp_path)
 
 
-def test_training_again_is_a_new_attempt_with_the_same_rows(tmp_path):
+def test_a_trial_that_ended_there_is_not_trained_again(swept, monkeypatch):
+    out, (first, _) = swept
+    before = {p: p.read_bytes() for p in (out / "points").iterdir()}
+    monkeypatch.setattr("distvae.api.Runner", None)
+    again = distvae.train(first.trial, out)
+    assert again.status == "finished" and again.rows.to_pylist() == first.rows.to_pylist()
+    x = torch.from_numpy(load_data(first.trial.data).test.pixels(slice(0, 5)))
+    assert torch.equal(again.model.encode(x).mu, first.model.encode(x).mu)
+    assert {p: p.read_bytes() for p in (out / "points").iterdir()} == before
+
+
+def test_more_epochs_commit_only_the_new_ones(tmp_path):
     (trial, _) = loads(TEXT).trials
-    first, again = distvae.train(trial, tmp_path), distvae.train(trial, tmp_path)
-    names = sorted(p.name for p in (tmp_path / "points").iterdir())
-    assert names == [f"{trial.key}.0.parquet", f"{trial.key}.1.parquet"]
-    assert first.rows["elbo_nats"].equals(again.rows["elbo_nats"])
-    assert pq.read_table(tmp_path / "points" / names[1])["attempt"].to_pylist() == [1] * 6
+    distvae.train(trial, tmp_path)
+    longer = replace(trial, train=replace(trial.train, epochs=3))
+    result = distvae.train(longer, tmp_path)
+    added = pq.read_table(tmp_path / "points" / f"{trial.key}.1.parquet").to_pylist()
+    assert {(r["epoch"], r["attempt"]) for r in added} == {(3, 1)}
+    assert sorted({r["epoch"] for r in result.rows.to_pylist()}) == [1, 2, 3] and result.rows.num_rows == 9
+    assert result.rows["elbo_nats"].to_pylist() == distvae.train(longer).rows["elbo_nats"].to_pylist()
+
+
+def test_training_into_a_folder_that_a_sweep_owns(tmp_path):
+    with hold_out(tmp_path), pytest.raises(OutLockedError, match="is being swept by process"):
+        distvae.train(loads(TEXT).trials[0], tmp_path)
 
 
 def test_a_yaml_of_one_trial_and_a_yaml_of_two(tmp_path):

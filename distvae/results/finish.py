@@ -121,13 +121,13 @@ def render_status(view: dict[str, Any], console: Console) -> None:
     for key, log in view["failed"].items():
         console.print(f"failed: {key}, its log: {log}", markup=False)
     for data, measure in dict.fromkeys((c["data"], c["measure"]) for c in view["frontier"]):
-        mine = [c for c in view["frontier"] if (c["data"], c["measure"]) == (data, measure)]
+        mine, what = [c for c in view["frontier"] if (c["data"], c["measure"]) == (data, measure)], "frontier"
         if len(mine) > ROWS:
             hull = set(curves.lower_hull([(c["rate_nats"]["mean"], c["distortion_nats"]["mean"]) for c in mine]))
             shown = [c for c in mine if (c["rate_nats"]["mean"], c["distortion_nats"]["mean"]) in hull]
-            console.print(f"{len(mine)} configurations on the frontier, {len(shown)} of them on its lower hull:")
+            what = f"frontier ({len(shown)} of its {len(mine)} configurations: the lower hull)"
             mine = shown
-        console.print(_frontier_table(data, measure, mine, {c["config_key"] for c in view["best"]}))
+        console.print(_frontier_table(what, data, measure, mine, {c["config_key"] for c in view["best"]}))
     for c in view["best"]:
         knobs = " ".join(f"{k}={v:g}" for k, v in c["knobs"].items())
         console.print(
@@ -140,10 +140,10 @@ def render_status(view: dict[str, Any], console: Console) -> None:
         console.print("no validation split: nothing is selected; the frontier is of test means", markup=False)
 
 
-def _frontier_table(data: str, measure: str, rows: list[dict[str, Any]], best: set[str]) -> Table:
+def _frontier_table(what: str, data: str, measure: str, rows: list[dict[str, Any]], best: set[str]) -> Table:
     kinds = sorted({c["rate_nats"]["kind"] + f" over {c['seeds']} seeds" for c in rows if c["seeds"] > 1})
     kinds = [k.replace("range", "half the range") for k in kinds]
-    title = f"frontier: {data} ({measure}), test split, nats per example" + (f"; ± {', '.join(kinds)}" if kinds else "")
+    title = f"{what}: {data} ({measure}), test split, nats per example" + (f"; ± {', '.join(kinds)}" if kinds else "")
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
     knobs = list(dict.fromkeys(k for c in rows for k in c["knobs"]))
     for name in [*knobs, "rate", "distortion", "ELBO", "valid ELBO", ""]:
@@ -159,10 +159,3 @@ def _frontier_table(data: str, measure: str, rows: list[dict[str, Any]], best: s
 def _span(i: dict[str, Any]) -> str:
     half = (i["high"] - i["low"]) / 2
     return f"{i['mean']:.2f}" if not half else f"{i['mean']:.2f} ±{half:.2f}"
-
-
-def sync_mlflow(out: Path, uri: str | None) -> dict[str, Any]:
-    """Rebuild MLflow from the ledger."""
-    from distvae.results.tracking import sync
-
-    return sync(out, uri)

@@ -50,7 +50,8 @@ class Progress:
                 self.best[measure] = (elbo, label)
 
     def end(self, key: str, status: str) -> None:
-        self.running.pop(key, None)
+        epoch, epochs = self.running.pop(key, (0, 0))
+        self.epochs -= epochs - epoch  # of one that diverged or failed, they will not be trained
         name = {"diverged": "diverged", "failed": "failed"}.get(status, "done")
         setattr(self, name, getattr(self, name) + 1)
 

@@ -91,8 +91,9 @@ class Runner:
             if not math.isfinite(report.loss):
                 self.status = "diverged"
             elif last or self.epoch % self.trial.evaluate.every == 0:
-                report.rows += self._evaluate()
-                if any(not math.isfinite(r["objective"]) for r in report.rows[-1:]):
+                measured = self._evaluate()
+                report.rows += measured
+                if not all(math.isfinite(r["objective"]) for r in measured):
                     self.status = "diverged"
                 elif last:
                     self.status = "finished"
