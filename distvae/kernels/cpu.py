@@ -1,0 +1,7 @@
+"""stub while writing"""
+
+NAME = "cpu"
+
+
+def unavailable():
+    return "x"

@@ -1,0 +1,94 @@
+"""How a kernel becomes a torch operator `torch.ops.distvae.NAME`: schema, implementation, fake (shapes only), autograd
+and a vmap rule. Every operator has a trial axis K in front, so vmap over V of them is one call with V K trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LIBRARY = torch.library.Library("distvae", "DEF")
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Positions of an operator's tensors: `per_trial` have the trial axis first, `both` may lack it (then all trials
+    share it); K is read off the argument `k_from`."""
+
+    per_trial: tuple[int, ...]
+    both: tuple[int, ...] = ()
+    k_from: int = 0
+
+
+def define(
+    schema: str,
+    forward: Callable[..., Any],
+    *,
+    fake: Callable[..., Any],
+    trials: Trials,
+    save: Callable[..., None] | None = None,
+    grad: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
+    """Registers the operator and returns what to call: the operator, or, inside torch.func transforms, an
+    autograd.Function around it (torch.library's own autograd does not go through `torch.func.grad`)."""
+    name = f"distvae::{schema.partition('(')[0]}"
+    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(name, ("CPU", "CUDA"), forward, lib=LIBRARY)
+    torch.library.register_fake(name, fake, lib=LIBRARY)
+    if grad is not None:
+        torch.library.register_autograd(name, grad, setup_context=save, lib=LIBRARY)
+    operator = getattr(torch.ops.distvae, name.partition("::")[2])
+    rule = _fold(operator, trials)
+    torch.library.register_vmap(name, rule, lib=LIBRARY)
+    if grad is None:
+        return operator
+
+    class Transformed(torch.autograd.Function):
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return operator(*args)
+
+        setup_context = staticmethod(save)
+        backward = staticmethod(grad)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+            return rule(info, in_dims, *args)
+
+    def call(*args: Any) -> Any:
+        if torch._C._are_functorch_transforms_active():
+            return Transformed.apply(*args)
+        return operator(*args)
+
+    return call
+
+
+def _fold(operator: Any, trials: Trials) -> Callable[..., Any]:
+    """The vmap rule: V x K trials in one call."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+        v = info.batch_size
+        where = in_dims[trials.k_from]
+        k = args[trials.k_from].shape[0 if where is None or where > 0 else 1]
+        folded = list(args)
+        for position in (*trials.per_trial, *trials.both):
+            x, dim = args[position], in_dims[position]
+            if x is None or (dim is None and position in trials.both):
+                continue
+            x = x.movedim(dim, 0) if dim is not None else x[None].expand(v, *x.shape)
+            if position in trials.both and x.dim() == 2:  # [V, B]: one for all K trials of each
+                x = x[:, None].expand(v, k, x.shape[1])
+            folded[position] = x.reshape(v * k, *x.shape[2:])
+        out = operator(*folded)
+        parts = tuple(t.unflatten(0, (v, k)) for t in (out if isinstance(out, tuple) else (out,)))
+        return (parts, tuple(0 for _ in parts)) if isinstance(out, tuple) else (parts[0], 0)
+
+    return rule
+
+
+def strides_free(x: Tensor) -> Tensor:
+    """An empty tensor like `x`, contiguous: what the kernels return."""
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
