@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 LIBRARY = torch.library.Library("distvae", "DEF")
 
@@ -32,8 +33,10 @@ def define(
     save: Callable[..., None] | None = None,
     grad: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """Registers the operator and returns what to call: the operator, or, inside torch.func transforms, an
-    autograd.Function around it (torch.library's own autograd does not go through `torch.func.grad`)."""
+    """Registers the operator and returns what to call. That is the operator where something looks at it (torch.compile,
+    vmap, fake tensors, tracing); inside torch.func transforms an autograd.Function around it (torch.library's own
+    autograd does not go through `torch.func.grad`); and for plain eager tensors the implementation itself, which
+    saves most of the 0.2 ms that a Python operator's dispatch costs, forward and backward."""
     name = f"distvae::{schema.partition('(')[0]}"
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(name, ("CPU", "CUDA"), forward, lib=LIBRARY)
@@ -43,8 +46,8 @@ def define(
     operator = getattr(torch.ops.distvae, name.partition("::")[2])
     rule = _fold(operator, trials)
     torch.library.register_vmap(name, rule, lib=LIBRARY)
-    if grad is None:
-        return operator
+    if grad is None or save is None:
+        return lambda *args: forward(*args) if _eager(args[0]) else operator(*args)
 
     class Transformed(torch.autograd.Function):
         @staticmethod
@@ -52,18 +55,37 @@ def define(
             return operator(*args)
 
         setup_context = staticmethod(save)
-        backward = staticmethod(grad)
+        backward: Any = staticmethod(grad)
 
         @staticmethod
         def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
             return rule(info, in_dims, *args)
 
+    class Eager(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            out = forward(*args)
+            save(ctx, args, out)
+            return out
+
+        backward: Any = staticmethod(once_differentiable(grad))
+
     def call(*args: Any) -> Any:
-        if torch._C._are_functorch_transforms_active():
-            return Transformed.apply(*args)
-        return operator(*args)
+        if _eager(args[0]):
+            return Eager.apply(*args)
+        return Transformed.apply(*args) if torch._C._are_functorch_transforms_active() else operator(*args)
 
     return call
+
+
+def _eager(x: Tensor) -> bool:
+    """A plain tensor that nothing traces, transforms or intercepts?"""
+    return (
+        not torch.compiler.is_compiling()
+        and (type(x) is Tensor or type(x) is torch.nn.Parameter)
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
+    )
 
 
 def _fold(operator: Any, trials: Trials) -> Callable[..., Any]:
