@@ -23,28 +23,31 @@ class Trials:
     k_from: int = 0
 
 
+def _save_nothing(ctx: Any, inputs: Any, output: Any) -> None:
+    pass
+
+
 def define(
     schema: str,
     forward: Callable[..., Any],
     *,
     fake: Callable[..., Any],
     trials: Trials,
-    save: Callable[..., None] | None = None,
+    save: Callable[..., None] = _save_nothing,
     grad: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """Registers the operator and returns what to call: the operator, or, inside torch.func transforms, an
-    autograd.Function around it (torch.library's own autograd does not go through `torch.func.grad`)."""
+    autograd.Function around it (torch.library's own autograd does not go through `torch.func.grad`). Without `grad`
+    its derivative is an error: torch would warn and go on with a wrong one."""
     name = f"distvae::{schema.partition('(')[0]}"
+    grad = grad or _no_derivative(name)
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(name, ("CPU", "CUDA"), forward, lib=LIBRARY)
     torch.library.register_fake(name, fake, lib=LIBRARY)
-    if grad is not None:
-        torch.library.register_autograd(name, grad, setup_context=save, lib=LIBRARY)
+    torch.library.register_autograd(name, grad, setup_context=save, lib=LIBRARY)
     operator = getattr(torch.ops.distvae, name.partition("::")[2])
     rule = _fold(operator, trials)
     torch.library.register_vmap(name, rule, lib=LIBRARY)
-    if grad is None:
-        return operator
 
     class Transformed(torch.autograd.Function):
         @staticmethod
@@ -64,6 +67,13 @@ def define(
         return operator(*args)
 
     return call
+
+
+def _no_derivative(name: str) -> Callable[..., Any]:
+    def refuse(ctx: Any, *gradients: Any) -> Any:
+        raise NotImplementedError(f"{name} has no derivative: the kernels can be differentiated once, not twice")
+
+    return refuse
 
 
 def _fold(operator: Any, trials: Trials) -> Callable[..., Any]:
