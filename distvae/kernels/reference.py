@@ -255,10 +255,8 @@ def _density_backward(
             weights = _log_weights(rows, m, own, nxt, offset, z.device)
             l = _logs(zz[rows], mm, lv, weights, joint)
             out = (weights == -math.inf)[..., None]
-            w = (g[trial, rows].double()[:, None] * torch.exp(l - lse[trial, rows][:, None])).reshape(
-                *weights.shape, -1
-            )
-            w = w.masked_fill(out, 0.0)  # [rows, M, 1 or D]
+            w = g[trial, rows].double()[:, None] * torch.exp(l - lse[trial, rows][:, None])
+            w = (w[..., None] if joint else w).masked_fill(out, 0.0)  # [rows, M, 1 or D]
             t = (zz[rows][:, None] - mm).masked_fill(out, 0.0)
             tp = t * (-lv).exp()
             dz[trial, rows] = -(w * tp).sum(1)
