@@ -26,7 +26,7 @@ def double(x: Tensor) -> Tensor:
 def binarized_kl(mu: Tensor, var: Tensor, r, prior_mu=0.0, prior_var=1.0) -> Tensor:
     """S1, Eqs. 3-5: the KL to the prior moved by r to the side that mu is on (the positive one where they are equal)."""
     r, prior_mu, prior_var = (torch.as_tensor(x, dtype=torch.float64) for x in (r, prior_mu, prior_var))
-    side = torch.where(mu.detach() >= prior_mu.detach(), 1.0, -1.0)
+    side = torch.where(mu.detach() >= prior_mu.detach(), 1.0, -1.0).double()
     return kl_divergence(Normal(mu, var.sqrt()), Normal(prior_mu + r * side, prior_var.sqrt()))
 
 
