@@ -46,7 +46,7 @@ def test_the_oracle_is_adaptive_integration():
         assert oracles.mixture_kl(*one).item() == pytest.approx(exact, rel=1e-9, abs=1e-10)
 
 
-@pytest.mark.parametrize(("b", "d"), [(1, 1), (5, 3), (7, 33)])
+@pytest.mark.parametrize(("b", "d"), [(1, 1), (5, 3), (3, 33)])
 def test_values_and_gradients(back_end, b, d):
     mu, logvar, r = hard(b, d)
     wide = oracles.double(mu), oracles.double(logvar)
