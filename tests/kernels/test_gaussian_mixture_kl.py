@@ -87,14 +87,14 @@ def test_between_0_and_the_surrogate_plus_ln_2(back_end):
     kl = gaussian_mixture_kl(mu.to(back_end), logvar.to(back_end), r.to(back_end)).cpu()
     surrogate = gaussian_kl(mu, logvar, r=r)
     assert (kl >= -1e-5).all()
-    assert (kl <= (surrogate + math.log(2.0)) * (1 + 1e-6) + 1e-6).all()
+    assert (kl <= (surrogate + math.log(2.0)) * (1 + 1e-5)).all()
 
 
 def test_its_limits(back_end):
     mu, logvar = randn(9, 3, seed=1).to(back_end), randn(9, 3, seed=2).to(back_end)
-    agree(gaussian_mixture_kl(mu, logvar, 0.0), gaussian_kl(mu, logvar), trials=False, within=1e-6)  # one mode
-    far = gaussian_mixture_kl(mu + 30.0, logvar, 30.0)  # the other mode is out of sight
-    agree(far, gaussian_kl(mu + 30.0, logvar, r=30.0) + math.log(2.0), trials=False, within=1e-6)
+    agree(gaussian_mixture_kl(mu, logvar, 0.0), gaussian_kl(mu, logvar), trials=False)  # one mode
+    far = gaussian_mixture_kl(mu + 30.0, logvar, 30.0)  # the other mode is out of sight; r^2 is not
+    agree(far, gaussian_kl(mu + 30.0, logvar, r=30.0) + math.log(2.0), trials=False)
     agree(gaussian_mixture_kl(-mu, logvar, 0.7), gaussian_mixture_kl(mu, logvar, 0.7), trials=False, within=1e-6)
 
 
