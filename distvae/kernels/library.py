@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 LIBRARY = torch.library.Library("distvae", "DEF")
 
@@ -24,30 +23,34 @@ class Trials:
     k_from: int = 0
 
 
+def _save_nothing(ctx: Any, inputs: Any, output: Any) -> None:
+    pass
+
+
 def define(
     schema: str,
     forward: Callable[..., Any],
     *,
     fake: Callable[..., Any],
     trials: Trials,
-    save: Callable[..., None] | None = None,
+    save: Callable[..., None] = _save_nothing,
     grad: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """Registers the operator and returns what to call. That is the operator where something looks at it (torch.compile,
     vmap, fake tensors, tracing); inside torch.func transforms an autograd.Function around it (torch.library's own
     autograd does not go through `torch.func.grad`); and for plain eager tensors the implementation itself, which
-    saves most of the 0.2 ms that a Python operator's dispatch costs, forward and backward."""
+    saves most of the 0.2 ms that a Python operator's dispatch costs, forward and backward. Without `grad` its
+    derivative is an error: torch would warn and go on with a wrong one."""
+    differentiable = grad is not None
     name = f"distvae::{schema.partition('(')[0]}"
+    grad = grad or _no_derivative(name)
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(name, ("CPU", "CUDA"), forward, lib=LIBRARY)
     torch.library.register_fake(name, fake, lib=LIBRARY)
-    if grad is not None:
-        torch.library.register_autograd(name, grad, setup_context=save, lib=LIBRARY)
+    torch.library.register_autograd(name, grad, setup_context=save, lib=LIBRARY)
     operator = getattr(torch.ops.distvae, name.partition("::")[2])
     rule = _fold(operator, trials)
     torch.library.register_vmap(name, rule, lib=LIBRARY)
-    if grad is None or save is None:
-        return lambda *args: forward(*args) if _eager(args[0]) else operator(*args)
 
     class Transformed(torch.autograd.Function):
         @staticmethod
@@ -55,7 +58,7 @@ def define(
             return operator(*args)
 
         setup_context = staticmethod(save)
-        backward: Any = staticmethod(grad)
+        backward = staticmethod(grad)
 
         @staticmethod
         def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -68,11 +71,11 @@ def define(
             save(ctx, args, out)
             return out
 
-        backward: Any = staticmethod(once_differentiable(grad))
+        backward: Any = staticmethod(grad)
 
     def call(*args: Any) -> Any:
-        if _eager(args[0]):
-            return Eager.apply(*args)
+        if _eager(args[0]) and (differentiable or not torch.is_grad_enabled()):
+            return Eager.apply(*args) if differentiable else forward(*args)
         return Transformed.apply(*args) if torch._C._are_functorch_transforms_active() else operator(*args)
 
     return call
@@ -86,6 +89,13 @@ def _eager(x: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
     )
+
+
+def _no_derivative(name: str) -> Callable[..., Any]:
+    def refuse(ctx: Any, *gradients: Any) -> Any:
+        raise NotImplementedError(f"{name} has no derivative: the kernels can be differentiated once, not twice")
+
+    return refuse
 
 
 def _fold(operator: Any, trials: Trials) -> Callable[..., Any]:
