@@ -586,7 +586,7 @@ def run(
     from distvae.results.provenance import git_sha
 
     n, d, repeats = (96, 8, 1) if quick else (4096, 32, repeats)
-    sizes = (96, 128) if quick else (4096, 10_000)
+    sizes = (128,) if quick else (4096, 10_000)
     shapes = {(1, 128, 16): None, (16, 128, 16): 2.0, (64, 128, 128): 5.0}
     if quick:
         shapes = {(2, 8, 4): None}
