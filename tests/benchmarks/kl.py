@@ -324,7 +324,7 @@ def truth(kind: str, *inputs: Tensor) -> tuple[Tensor, ...]:
     """In float64, by forms whose agreement with the reference back end a test checks."""
     wide = tuple(x.double() for x in inputs)
     if kind == "both":
-        return F.both_chunked(*wide, way="direct", moments=False, chunk=2**17, dims=1)
+        return F.both_chunked(*wide, way="direct", moments=False, chunk=2**17)
     if kind == "joint":
         return (F.joint_chunked(*wide, chunk=2**17),)
     return (F.marginals_chunked(*wide, way="direct", chunk=2**17, dims=1),)
