@@ -186,7 +186,7 @@ def measure_memory(job: dict[str, Any]) -> dict[str, float]:
     span = time.perf_counter() - started
     _, peak = _peak_mb()
     del out
-    return {"extra_mb": peak - before, "s": span}
+    return {"extra_mb": max(peak - before, 0.0), "s": span}
 
 
 def settings_of(f: Callable[..., Any]) -> dict[str, Any]:
