@@ -161,6 +161,8 @@ def mixture_kl_backward(g: Tensor, mu: Tensor, logvar: Tensor, r: Tensor) -> tup
 
 def _forward(joint: bool, z: Tensor, mu: Tensor, logvar: Tensor, base: float, own: float, nxt: float, offset: int):
     (k, n, d), m = z.shape, mu.shape[1]
+    if not k * n * m * d:
+        return reference.density(z, mu, logvar, base, own, nxt, offset, joint)
     out = torch.empty((k, n) if joint else (k, n, d), dtype=torch.float32)
     lse = torch.empty(out.shape, dtype=torch.float64)
     tensors = [_float(x) for x in (z, mu, logvar)]
@@ -171,6 +173,8 @@ def _forward(joint: bool, z: Tensor, mu: Tensor, logvar: Tensor, base: float, ow
 
 def _backward(joint: bool, g: Tensor, z: Tensor, mu: Tensor, logvar: Tensor, lse: Tensor, own, nxt, offset):
     (k, n, d), m = z.shape, mu.shape[1]
+    if not k * n * m * d:
+        return torch.zeros_like(z), torch.zeros_like(mu), torch.zeros_like(logvar)
     g32, *tensors = (_float(x) for x in (g, z, mu, logvar))
     pointers = [_at(x) for x in tensors]
     grads = [torch.empty_like(x) for x in tensors]

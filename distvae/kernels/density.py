@@ -94,7 +94,7 @@ def log_weights(
         raise ValueError("exclude_self: not with sampling 'stratified', which weighs a row's own component")
     if (exclude_self or sampling == "stratified") and n:
         if offset < 0 or offset + n > m:
-            raise ValueError(f"offset: rows {offset} to {offset + n - 1} have no component of their own among mu's {m}")
+            raise ValueError(f"offset: rows {offset} to {offset + n - 1} of z have no component of their own among {m}")
         if m < 2:
             raise ValueError(f"mu: {m} component; leaving out or weighing a row's own needs at least 2")
     others = max(m - 1, 1)

@@ -227,7 +227,7 @@ def _logs(z: Tensor, mu: Tensor, logvar: Tensor, weights: Tensor, joint: bool) -
     return torch.where((weights == -math.inf)[..., None], -math.inf, l + weights[..., None])
 
 
-def _density(
+def density(
     z: Tensor, mu: Tensor, logvar: Tensor, base: float, own: float, nxt: float, offset: int, joint: bool
 ) -> tuple[Tensor, Tensor]:
     k, n, d = z.shape
@@ -241,7 +241,7 @@ def _density(
     return (lse + base).to(z.dtype), lse
 
 
-def _density_backward(
+def density_backward(
     g: Tensor, z: Tensor, mu: Tensor, logvar: Tensor, lse: Tensor, own: float, nxt: float, offset: int, joint: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """With w_ij = g_i exp(l_ij - lse_i), t = z - mu, p = 1 / var:
@@ -269,23 +269,23 @@ def log_density(
     z: Tensor, mu: Tensor, logvar: Tensor, base: float, own: float, nxt: float, offset: int
 ) -> tuple[Tensor, Tensor]:
     """(out `[K, N]`, lse float64 `[K, N]`) of `z` `[K, N, D]` and `mu`, `logvar` `[K, M, D]`; out = lse + base."""
-    return _density(z, mu, logvar, base, own, nxt, offset, True)
+    return density(z, mu, logvar, base, own, nxt, offset, True)
 
 
 def log_density_backward(
     g: Tensor, z: Tensor, mu: Tensor, logvar: Tensor, lse: Tensor, own: float, nxt: float, offset: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _density_backward(g, z, mu, logvar, lse, own, nxt, offset, True)
+    return density_backward(g, z, mu, logvar, lse, own, nxt, offset, True)
 
 
 def log_marginals(
     z: Tensor, mu: Tensor, logvar: Tensor, base: float, own: float, nxt: float, offset: int
 ) -> tuple[Tensor, Tensor]:
     """(out `[K, N, D]`, lse float64 `[K, N, D]`)."""
-    return _density(z, mu, logvar, base, own, nxt, offset, False)
+    return density(z, mu, logvar, base, own, nxt, offset, False)
 
 
 def log_marginals_backward(
     g: Tensor, z: Tensor, mu: Tensor, logvar: Tensor, lse: Tensor, own: float, nxt: float, offset: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _density_backward(g, z, mu, logvar, lse, own, nxt, offset, False)
+    return density_backward(g, z, mu, logvar, lse, own, nxt, offset, False)

@@ -146,8 +146,14 @@ static void joint_forward_task(const DensityJob& job, int64_t task) {
   }
 }
 
-// w[q][j] = g exp(l - lse) of four rows and a tile; also each row's peak exponent and its quadratic part
-DV_FN void responsibilities(const DensityJob& job, int64_t k, const int64_t* row, double (*e)[TILE], float (*w)[TILE]) {
+// Does the tile hold the component that this row leaves out?
+DV_FN bool owned(const DensityJob& job, int64_t i, int64_t j0) {
+  return job.excluded && job.own_of(i) >= j0 && job.own_of(i) < j0 + TILE;
+}
+
+// w[q][j] = g exp(l - lse) of four rows and a tile
+DV_FN void responsibilities(const DensityJob& job, int64_t k, const int64_t* row, int64_t j0, double (*e)[TILE],
+                            float (*w)[TILE]) {
   for (int q = 0; q < FOUR; ++q) {
     const int64_t at = k * job.n + row[q];
     const double lse = (job.lse[at] + 0.5 * LN_2PI * (double)job.d) * LOG2E;
@@ -155,6 +161,7 @@ DV_FN void responsibilities(const DensityJob& job, int64_t k, const int64_t* row
     float x[TILE];
     for (int j = 0; j < TILE; ++j) x[j] = (float)(e[q][j] - lse);
     for (int j = 0; j < TILE; j += DV_LANES) store(w[q] + j, g * dv_exp2(load(x + j)));
+    if (owned(job, row[q], j0)) w[q][job.own_of(row[q]) - j0] = 0.0f;
   }
 }
 
@@ -179,17 +186,28 @@ static void joint_rows_task(const DensityJob& job, int64_t task) {
       for (int q = 0; q < FOUR; ++q)
         for (int j = 0; j < TILE; ++j)
           if (e[q][j] > most[q]) most[q] = e[q][j], quadratic[q] = c[j0 + j] - most[q];
-      responsibilities(job, k, row, e, w);
+      responsibilities(job, k, row, j0, e, w);
       const float *mu = job.mu_t.data() + job.tile(k, j0), *a = job.a_t.data() + job.tile(k, j0);
+      bool hole = false;
+      for (int q = 0; q < FOUR; ++q) hole |= owned(job, row[q], j0);
       for (int64_t d = 0; d < job.d; ++d) {
         const dv_f z0 = dv_k(z[0][d]), z1 = dv_k(z[1][d]), z2 = dv_k(z[2][d]), z3 = dv_k(z[3][d]);
         dv_f s0 = {}, s1 = {}, s2 = {}, s3 = {};
         for (int j = 0; j < TILE; j += DV_LANES) {
-          const dv_f m = load(mu + d * TILE + j), aa = load(a + d * TILE + j);
-          s0 = dv_fma(load(w[0] + j) * (aa * (z0 - m)), aa, s0);
-          s1 = dv_fma(load(w[1] + j) * (aa * (z1 - m)), aa, s1);
-          s2 = dv_fma(load(w[2] + j) * (aa * (z2 - m)), aa, s2);
-          s3 = dv_fma(load(w[3] + j) * (aa * (z3 - m)), aa, s3);
+          const dv_f m = load(mu + d * TILE + j);
+          dv_f aa = load(a + d * TILE + j);
+          dv_f t0 = z0 - m, t1 = z1 - m, t2 = z2 - m, t3 = z3 - m;
+          if (hole) {  // 0 times the NaN of a component left out
+            t0 = load(w[0] + j) == 0.0f ? dv_k(0.0f) : t0;
+            t1 = load(w[1] + j) == 0.0f ? dv_k(0.0f) : t1;
+            t2 = load(w[2] + j) == 0.0f ? dv_k(0.0f) : t2;
+            t3 = load(w[3] + j) == 0.0f ? dv_k(0.0f) : t3;
+            aa = aa == aa ? aa : dv_k(0.0f);
+          }
+          s0 = dv_fma(load(w[0] + j) * (aa * t0), aa, s0);
+          s1 = dv_fma(load(w[1] + j) * (aa * t1), aa, s1);
+          s2 = dv_fma(load(w[2] + j) * (aa * t2), aa, s2);
+          s3 = dv_fma(load(w[3] + j) * (aa * t3), aa, s3);
         }
         dz[d] += (double)sum(s0);
         dz[job.d + d] += (double)sum(s1);
@@ -225,7 +243,7 @@ static void joint_columns_task(const DensityJob& job, int64_t task) {
       int64_t row[FOUR];
       four_rows(job, k, i, last, z, row);
       exponents(job, k, z, row, j0, e);
-      responsibilities(job, k, row, e, w);
+      responsibilities(job, k, row, j0, e, w);
       for (int64_t q = 0; q < FOUR; ++q) {
         if (i + q < last && !job.far[k * job.n + i + q]) continue;
         memset(w[q], 0, sizeof w[q]);  // a repeated row, or one for float64
