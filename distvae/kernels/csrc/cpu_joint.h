@@ -51,13 +51,30 @@ DV_FN double exact_joint_pair(const DensityJob& job, int64_t k, int64_t i, int64
   return -0.5 * LOG2E * e + (job.weighted ? weight(job, i, j) : 0.0);
 }
 
-static double exact_joint(const DensityJob& job, int64_t k, int64_t i) {
-  double most = -__builtin_inf(), sum = 0.0;
-  for (int64_t j = 0; j < job.m; ++j) {
-    const double e = exact_joint_pair(job, k, i, j);
-    if (e != e) return e;
-    if (e > most) sum *= exp2(most - e), most = e;
-    if (most > -__builtin_inf()) sum += exp2(e - most);
+// What float32 may be wrong by in an exponent e = c - quadratic
+DV_FN double doubt(double quadratic) { return 80.0 + 1e-6 * (quadratic < 0.0 ? 0.0 : quadratic); }
+
+// The exponents of one row with a tile, in float32
+DV_FN void row_exponents(const DensityJob& job, int64_t k, int64_t i, int64_t j0, double (*e)[TILE]) {
+  const float* z = job.z + (k * job.n + i) * job.d;
+  const float* rows[FOUR] = {z, z, z, z};
+  const int64_t row[FOUR] = {i, i, i, i};
+  exponents(job, k, rows, row, j0, e);
+}
+
+// A far row's log-sum in float64, over the components that float32 cannot rule out: seldom more than a few
+static double exact_joint(const DensityJob& job, int64_t k, int64_t i, double peak, double quadratic) {
+  const double* c = job.c_sum.data() + k * job.width;
+  double most = -__builtin_inf(), sum = 0.0, e[FOUR][TILE];
+  for (int64_t j0 = 0; j0 < job.width; j0 += TILE) {
+    row_exponents(job, k, i, j0, e);
+    for (int64_t j = 0; j < TILE && j0 + j < job.m; ++j) {
+      if (e[0][j] + doubt(c[j0 + j] - e[0][j]) < peak - doubt(quadratic)) continue;
+      const double exact = exact_joint_pair(job, k, i, j0 + j);
+      if (exact != exact) return exact;
+      if (exact > most) sum *= exp2(most - exact), most = exact;
+      if (most > -__builtin_inf()) sum += exp2(exact - most);
+    }
   }
   return most + log2(sum);
 }
@@ -66,23 +83,31 @@ static double exact_joint(const DensityJob& job, int64_t k, int64_t i) {
 static void exact_joint_row(const DensityJob& job, int64_t k, int64_t i, double* dz) {
   const double lse = (job.lse[k * job.n + i] + 0.5 * LN_2PI * (double)job.d) * LOG2E, g = job.g[k * job.n + i];
   const float* z = job.z + (k * job.n + i) * job.d;
+  const double* c = job.c_sum.data() + k * job.width;
+  double e[FOUR][TILE];
   for (int64_t d = 0; d < job.d; ++d) dz[d] = 0.0;
-  for (int64_t j = 0; j < job.m; ++j) {
-    const double w = g * exp2(exact_joint_pair(job, k, i, j) - lse);
-    if (w == 0.0) continue;
-    for (int64_t d = 0; d < job.d; ++d) {
-      const int64_t at = (k * job.m + j) * job.d + d;
-      dz[d] += w * ((double)z[d] - (double)job.mu[at]) * exp(-(double)job.logvar[at]) / (2.0 * LN2);
+  for (int64_t j0 = 0; j0 < job.width; j0 += TILE) {
+    row_exponents(job, k, i, j0, e);
+    for (int64_t j = j0; j < j0 + TILE && j < job.m; ++j) {
+      if (e[0][j - j0] + doubt(c[j] - e[0][j - j0]) < lse) continue;
+      const double w = g * exp2(exact_joint_pair(job, k, i, j) - lse);
+      if (w == 0.0) continue;
+      for (int64_t d = 0; d < job.d; ++d) {
+        const int64_t at = (k * job.m + j) * job.d + d;
+        dz[d] += w * ((double)z[d] - (double)job.mu[at]) * exp(-(double)job.logvar[at]) / (2.0 * LN2);
+      }
     }
   }
 }
 
 // A far row's part of a tile of columns, in float64
-static void exact_joint_columns(const DensityJob& job, int64_t k, int64_t i, int64_t j0, double* w0, double* w1,
-                                double* w2) {
+static void exact_joint_columns(const DensityJob& job, int64_t k, int64_t i, int64_t j0, const double* e, double* w0,
+                                double* w1, double* w2) {
   const double lse = (job.lse[k * job.n + i] + 0.5 * LN_2PI * (double)job.d) * LOG2E, g = job.g[k * job.n + i];
   const float* z = job.z + (k * job.n + i) * job.d;
+  const double* c = job.c_sum.data() + k * job.width + j0;
   for (int64_t j = 0; j < TILE && j0 + j < job.m; ++j) {
+    if (e[j] + doubt(c[j] - e[j]) < lse) continue;
     const double w = g * exp2(exact_joint_pair(job, k, i, j0 + j) - lse);
     if (w == 0.0) continue;
     w0[j] += w;
@@ -95,7 +120,7 @@ static void exact_joint_columns(const DensityJob& job, int64_t k, int64_t i, int
 }
 
 // Is even the likeliest component so far away that a float32 sum of squares loses the fraction of the exponent?
-DV_FN bool far_joint(const DensityJob& job, double quadratic) { return quadratic > 256.0 + (double)job.d; }
+DV_FN bool far_joint(const DensityJob& job, double quadratic) { return quadratic > 64.0 + (double)job.d; }
 
 DV_FN void four_rows(const DensityJob& job, int64_t k, int64_t first, int64_t last, const float** z, int64_t* row) {
   for (int q = 0; q < FOUR; ++q) {
@@ -139,7 +164,7 @@ static void joint_forward_task(const DensityJob& job, int64_t task) {
     const int64_t at = i - first;
     // no term above the padding's, or a NaN: the exact sum says which
     const bool exact = !(most[at] > -1e299) || far_joint(job, quadratic[at]);
-    double lse = exact && total[at] == total[at] ? exact_joint(job, k, i) : most[at] + log2(total[at]);
+    double lse = exact && total[at] == total[at] ? exact_joint(job, k, i, most[at], quadratic[at]) : most[at] + log2(total[at]);
     lse = lse * LN2 - 0.5 * LN_2PI * (double)job.d;
     job.lse[k * job.n + i] = lse;
     job.out[k * job.n + i] = (float)(lse + job.base);
@@ -247,7 +272,7 @@ static void joint_columns_task(const DensityJob& job, int64_t task) {
       for (int64_t q = 0; q < FOUR; ++q) {
         if (i + q < last && !job.far[k * job.n + i + q]) continue;
         memset(w[q], 0, sizeof w[q]);  // a repeated row, or one for float64
-        if (i + q < last) exact_joint_columns(job, k, i + q, j0, w0, w1, w2);
+        if (i + q < last) exact_joint_columns(job, k, i + q, j0, e[q], w0, w1, w2);
       }
       for (int j = 0; j < TILE; ++j) f0[j] += (w[0][j] + w[1][j]) + (w[2][j] + w[3][j]);
       for (int64_t d = 0; d < job.d; ++d) {
