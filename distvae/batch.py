@@ -34,10 +34,10 @@ class Noise:
         return torch.from_numpy(z).to(device=like.device, dtype=like.dtype)
 
     def uniform(self, stream: Stream, dim: int, like: Tensor) -> Tensor:
-        """Uniforms in (0, 1), `[B, dim]`. In float32 a draw within 2^-25 of 1 rounds to 1, so `u < 1` must not be
-        relied on: compare as `u <= p`, which at p = 1 keeps everything."""
+        """Uniforms in (0, 1), `[B, dim]`, on the device of `like`; float64 whatever its dtype: in float32 a draw within
+        2^-25 of 1 rounds to 1, and decisions `u <= p` would not be those of `kernels.sample_kl`."""
         u = philox.uniform(self.seed, stream, index=self.index, step=self.step, dim=dim)[:, 0]
-        return torch.from_numpy(u).to(device=like.device, dtype=like.dtype)
+        return torch.from_numpy(u).to(device=like.device)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ def examine() -> list[dict[str, Any]]:
         ("deepspeed", False, _deepspeed),
         ("cuda", False, _cuda),
         ("philox", True, _philox),
+        ("kernels", False, _kernels),
         ("cores", True, _cores),
         ("memory", True, _memory),
         ("disk", True, _disk),
@@ -110,6 +111,17 @@ def _philox() -> Found:
         philox(0, 0, 0, 0, 0).tolist() == known,
         "Philox-4x32-10 gives its known answer",
         "numpy's integer arithmetic is broken here",
+    )
+
+
+def _kernels() -> Found:
+    from distvae.kernels import backend, cpu
+
+    why = cpu.unavailable()
+    return (
+        not why and cpu.fresh(),
+        backend.describe(),
+        f"{why or 'the C++ sources are newer than the library: pip install -e .'} (until then the torch reference runs)",
     )
 
 

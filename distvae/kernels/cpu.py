@@ -81,12 +81,14 @@ def unavailable() -> str | None:
 
 
 def describe() -> str:
-    """The instruction set in use, and whether the library is older than its sources (in a checkout)."""
-    library, _ = _library()
-    built = max(p.stat().st_mtime for p in FOLDER.glob("_cpu*.so"))
-    stale = any(p.stat().st_mtime > built + 1 for p in (FOLDER / "csrc").glob("*") if p.suffix in (".h", ".cpp"))
-    isa = library.dv_isa().decode()
-    return f"C++ ({isa})" + ("; its sources are newer: install distvae again (pip install -e .)" if stale else "")
+    """The instruction set in use."""
+    return f"C++ ({_library()[0].dv_isa().decode()})"
+
+
+def fresh() -> bool:
+    """Is the library newer than its sources (in a checkout, where they change)?"""
+    built = max((p.stat().st_mtime for p in FOLDER.glob("_cpu*.so")), default=0.0)
+    return all(p.stat().st_mtime <= built + 1 for p in (FOLDER / "csrc").glob("*") if p.suffix in (".h", ".cpp"))
 
 
 def _run(name: str, job: Structure) -> None:

@@ -82,7 +82,7 @@ class DuHead(nn.Module):
         mu, var = self._normalize(mu, batch), (logvar + self.logvar_bias).exp()
         if self.training:
             u = batch.noise.uniform(Stream.DROPOUT, var.shape[-1], var)
-            g = (u <= self.p_keep).to(var.dtype) / self.p_keep
+            g = (u <= self.p_keep.double()).to(var.dtype) / self.p_keep
             var = torch.lerp(torch.ones_like(g), g, batch.warm) * var if batch.warm < 1.0 else g * var
         return NormalQ(mu, var + ALPHA)  # Eq. 6
 

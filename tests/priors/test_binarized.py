@@ -13,9 +13,9 @@ from scipy.stats import kstest, norm
 
 from distvae.batch import Noise
 from distvae.kernels.philox import Stream
+from distvae.kernels.reference import log_cosh
 from distvae.posteriors.gaussian import NormalQ
 from distvae.priors import Binarized, Normal
-from distvae.priors.binarized import log_cosh
 
 F = torch.float64
 
