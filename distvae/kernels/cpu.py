@@ -1,7 +1,196 @@
-"""stub while writing"""
+"""The C++ back end for CPU tensors: `csrc/cpu.cpp`, compiled when the package is installed (pyproject.toml) and loaded
+with ctypes. Functions and shapes are those of `reference`; float32 inside, on torch's number of threads.
+
+If no compiler was found at installation, or the library does not load, `unavailable` says so and the reference runs.
+By hand, in a checkout:  c++ -O3 -shared -fPIC -fopenmp ... (the flags are in pyproject.toml)."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_int, c_int64, c_uint32, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distvae.kernels import reference
 
 NAME = "cpu"
+ABI = 1  # the layout of the structs below; csrc/cpu.cpp has the same number
+
+FOLDER = Path(__file__).resolve().parent
+_POINTER = c_void_p  # addresses as they are: ctypes' typed pointers cost a microsecond each
 
 
-def unavailable():
-    return "x"
+class SampleJob(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("k", "b", "d", "index_stride")),
+        *((name, _POINTER) for name in ("mu", "logvar")),
+        *((name, _POINTER) for name in ("seed", "step", "index")),
+        *((name, _POINTER) for name in ("r", "p_keep", "floor")),
+        ("mask", _POINTER),
+        ("stream", c_uint32),
+        ("sample", c_uint32),
+        *((name, _POINTER) for name in ("first", "second", "gz", "gkl")),
+    ]
+
+
+class MixtureJob(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("k", "size")),
+        *((name, _POINTER) for name in ("mu", "logvar", "r", "first", "second", "g")),
+        *((name, _POINTER) for name in ("hermite_x", "hermite_w", "laguerre_x", "laguerre_w")),
+        *((name, c_int64) for name in ("hermite_n", "laguerre_n")),
+    ]
+
+
+class DensityArgs(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("k", "n", "m", "d")),
+        *((name, _POINTER) for name in ("z", "mu", "logvar")),
+        *((name, c_double) for name in ("base", "own", "next")),
+        *((name, c_int64) for name in ("offset", "joint")),
+        *((name, _POINTER) for name in ("out", "lse", "g", "dz", "dmu", "dlogvar")),
+    ]
+
+
+@cache
+def _library() -> tuple[Any, str | None]:
+    """(library, None) or (None, why not)."""
+    found = sorted(FOLDER.glob("_cpu*.so"))
+    if not found:
+        return None, "the C++ kernels were not built: install a C++ compiler, then distvae again (pip install -e .)"
+    try:
+        library = ctypes.CDLL(str(found[0]))
+        if library.dv_abi() != ABI:
+            return None, f"{found[0].name} is of another version of distvae: install distvae again (pip install -e .)"
+    except (OSError, AttributeError) as e:
+        return None, f"{found[0].name} cannot be loaded ({e}): install distvae again (pip install -e .)"
+    library.dv_isa.restype = c_char_p
+    for name, job in (("dv_sample_kl", SampleJob), ("dv_mixture_kl", MixtureJob), ("dv_density", DensityArgs)):
+        getattr(library, name).argtypes = (POINTER(job), c_int)
+    return library, None
+
+
+def unavailable() -> str | None:
+    """Why this back end cannot run, or None."""
+    return _library()[1]
+
+
+def describe() -> str:
+    """The instruction set in use, and whether the library is older than its sources (in a checkout)."""
+    library, _ = _library()
+    built = max(p.stat().st_mtime for p in FOLDER.glob("_cpu*.so"))
+    stale = any(p.stat().st_mtime > built + 1 for p in (FOLDER / "csrc").glob("*") if p.suffix in (".h", ".cpp"))
+    isa = library.dv_isa().decode()
+    return f"C++ ({isa})" + ("; its sources are newer: install distvae again (pip install -e .)" if stale else "")
+
+
+def _run(name: str, job: Structure) -> None:
+    if getattr(_library()[0], name)(byref(job), torch.get_num_threads()):
+        raise MemoryError(f"distvae: no memory for {name.removeprefix('dv_')}")
+
+
+def _at(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _float(x: Tensor) -> Tensor:
+    return x.float().contiguous()
+
+
+def _sample(mu: Tensor, logvar: Tensor, rest: tuple[Any, ...], gz: Tensor | None, gkl: Tensor | None):
+    seed, step, index, r, p_keep, floor, mask, stream, sample = rest
+    k, b, d = mu.shape
+    inputs = [_float(mu), _float(logvar), *(x.contiguous() for x in (seed, step, index, r, p_keep, floor))]
+    mask = None if mask is None else mask.contiguous()
+    grads = [None if g is None else _float(g) for g in (gz, gkl)]
+    first, second = torch.empty_like(inputs[0]), torch.empty_like(inputs[0])
+    stride = 0 if index.dim() == 1 else b
+    pointers = [_at(x) for x in inputs]
+    _run(
+        "dv_sample_kl",
+        SampleJob(k, b, d, stride, *pointers, _at(mask), stream, sample, _at(first), _at(second), *map(_at, grads)),
+    )
+    return first.to(mu.dtype), second.to(mu.dtype)
+
+
+def sample_kl(mu: Tensor, logvar: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return _sample(mu, logvar, rest, None, None)
+
+
+def sample_kl_backward(gz: Tensor, gkl: Tensor, mu: Tensor, logvar: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return _sample(mu, logvar, rest, gz, gkl)
+
+
+@cache
+def _nodes() -> list[np.ndarray]:
+    return [np.ascontiguousarray(x, dtype=np.float64) for x in (*reference.HERMITE, *reference.LAGUERRE)]
+
+
+def _mixture(mu: Tensor, logvar: Tensor, r: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor]:
+    m, lv, each = _float(mu), _float(logvar), _float(r)
+    g = None if g is None else _float(g)
+    first = torch.empty_like(m)
+    second = first if g is None else torch.empty_like(m)
+    nodes = _nodes()
+    _run(
+        "dv_mixture_kl",
+        MixtureJob(
+            mu.shape[0],
+            mu[0].numel() if mu.shape[0] else 0,
+            *map(_at, (m, lv, each, first, second, g)),
+            *(x.ctypes.data for x in nodes),
+            len(nodes[0]),
+            len(nodes[2]),
+        ),
+    )
+    return first.to(mu.dtype), second.to(mu.dtype)
+
+
+def mixture_kl(mu: Tensor, logvar: Tensor, r: Tensor) -> Tensor:
+    return _mixture(mu, logvar, r, None)[0]
+
+
+def mixture_kl_backward(g: Tensor, mu: Tensor, logvar: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    return _mixture(mu, logvar, r, g)
+
+
+def _forward(joint: bool, z: Tensor, mu: Tensor, logvar: Tensor, base: float, own: float, nxt: float, offset: int):
+    (k, n, d), m = z.shape, mu.shape[1]
+    out = torch.empty((k, n) if joint else (k, n, d), dtype=torch.float32)
+    lse = torch.empty(out.shape, dtype=torch.float64)
+    tensors = [_float(x) for x in (z, mu, logvar)]
+    pointers = [_at(x) for x in tensors]
+    _run("dv_density", DensityArgs(k, n, m, d, *pointers, base, own, nxt, offset, joint, _at(out), _at(lse)))
+    return out.to(z.dtype), lse
+
+
+def _backward(joint: bool, g: Tensor, z: Tensor, mu: Tensor, logvar: Tensor, lse: Tensor, own, nxt, offset):
+    (k, n, d), m = z.shape, mu.shape[1]
+    g32, *tensors = (_float(x) for x in (g, z, mu, logvar))
+    pointers = [_at(x) for x in tensors]
+    grads = [torch.empty_like(x) for x in tensors]
+    weights = (0.0, own, nxt, offset, joint)
+    _run("dv_density", DensityArgs(k, n, m, d, *pointers, *weights, None, _at(lse), _at(g32), *map(_at, grads)))
+    dz, dmu, dlogvar = (x.to(z.dtype) for x in grads)
+    return dz, dmu, dlogvar
+
+
+def log_density(*args: Any) -> tuple[Tensor, Tensor]:
+    return _forward(True, *args)
+
+
+def log_density_backward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _backward(True, *args)
+
+
+def log_marginals(*args: Any) -> tuple[Tensor, Tensor]:
+    return _forward(False, *args)
+
+
+def log_marginals_backward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _backward(False, *args)

@@ -1,7 +1,7 @@
-"""stub while writing"""
+"""The CUDA back end (not here yet)."""
 
 NAME = "cuda"
 
 
-def unavailable():
-    return "x"
+def unavailable() -> str | None:
+    return "there are no CUDA kernels yet"

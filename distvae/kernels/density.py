@@ -85,26 +85,25 @@ def log_weights(
     i' = i + offset. Raises ValueError."""
     if sampling not in ("mean", "weighted", "stratified"):
         raise ValueError(f"sampling: {sampling!r} is not one of 'mean', 'weighted', 'stratified'")
-    if sampling != "mean" and (dataset_size is None or dataset_size < max(m, 1)):
-        raise ValueError(f"dataset_size: {dataset_size} is not a number of examples >= the {m} of the minibatch")
     if sampling == "mean" and dataset_size is not None:
         raise ValueError("dataset_size: only sampling 'weighted' and 'stratified' use it")
-    whose = exclude_self or sampling == "stratified"
-    if whose and not (offset >= 0 and offset + n <= m):
-        raise ValueError(f"offset: rows {offset} to {offset + n - 1} of z have no component of their own among {m}")
-    if whose and n and m < 2:
-        raise ValueError(f"mu: {m} component; leaving out or weighing a row's own needs at least 2")
-    if sampling == "stratified":
-        if exclude_self:
-            raise ValueError("exclude_self: not with sampling 'stratified', which weighs a row's own component")
-        size, others = dataset_size, m - 1
+    size = 1 if sampling == "mean" else dataset_size
+    if size is None or (sampling != "mean" and size < max(m, 1)):
+        raise ValueError(f"dataset_size: {dataset_size} is not a number of examples >= the {m} of the minibatch")
+    if sampling == "stratified" and exclude_self:
+        raise ValueError("exclude_self: not with sampling 'stratified', which weighs a row's own component")
+    if (exclude_self or sampling == "stratified") and n:
+        if offset < 0 or offset + n > m:
+            raise ValueError(f"offset: rows {offset} to {offset + n - 1} have no component of their own among mu's {m}")
         if m < 2:
-            return 0.0, 0.0, 0.0
-        return -math.log(others), math.log(others / size), math.log((size - others) / size)
+            raise ValueError(f"mu: {m} component; leaving out or weighing a row's own needs at least 2")
+    others = max(m - 1, 1)
+    if sampling == "stratified":
+        skipped = math.log((size - others) / size) if size > others else -math.inf
+        return -math.log(others), math.log(others / size), skipped
     if exclude_self:
-        count = max(m - 1, 1)
-        return -math.log(count) - (math.log(dataset_size) if dataset_size else 0.0), -math.inf, 0.0
-    return -math.log(max(m, 1)) - (math.log(dataset_size) if dataset_size else 0.0), 0.0, 0.0
+        return -math.log(others) - math.log(size), -math.inf, 0.0
+    return -math.log(max(m, 1)) - math.log(size), 0.0, 0.0
 
 
 # --- the operators: [K, N, D], [K, M, D] ----------------------------------------------------------------------------

@@ -30,9 +30,9 @@ def mpd(mu: Tensor, logvar: Tensor, *, statistic: Literal["v", "u"] = "v") -> Te
     n = mu.shape[-2]
     if n < (2 if statistic == "u" else 1):
         raise ValueError(f"mu: shape {list(mu.shape)} has {n} examples; the {statistic}-statistic needs more")
-    m = mu.double()
+    m, lv = mu.double(), logvar.double()  # converted once: gradients that cancel must meet in float64
     m = m - m.detach().mean(-2, keepdim=True)  # a shift changes nothing but rounding
-    v, p = logvar.double().exp(), (-logvar.double()).exp()
+    v, p = lv.exp(), (-lv).exp()
     sv, sp, sm, smp, sm2, sm2p = (x.sum(-2) for x in (v, p, m, m * p, m * m, m * m * p))
     total = 0.5 * (sv * sp - n * n + sm2 * sp - 2.0 * sm * smp + n * sm2p).sum(-1)
     return (total / (n * n if statistic == "v" else n * (n - 1))).to(mu.dtype)

@@ -81,7 +81,8 @@ def sample_kl(
     stream: int,
     sample: int,
 ) -> tuple[Tensor, Tensor]:
-    """(z, kl) `[K, B, D]`; `seed`, `step` int64 `[K]`, `r`, `p_keep`, `floor` float32 `[K]`, `mask` bool `[K, D]`."""
+    """(z, kl) `[K, B, D]`; `seed`, `step` int64 `[K]`, `r`, `p_keep`, `floor` `[K]` float32 (float64
+    with a float64 `mu`), `mask` bool `[K, D]`."""
     eps, g = _noise(mu, seed, step, index, p_keep, stream, sample)
     m, lv = mu.double(), logvar.double()
     var = g * lv.exp() + floor.double()[:, None, None]
@@ -176,7 +177,7 @@ def _flat(mu: Tensor, logvar: Tensor, r: Tensor) -> Iterator[tuple[slice, Tensor
 
 
 def mixture_kl(mu: Tensor, logvar: Tensor, r: Tensor) -> Tensor:
-    """KL(N(mu, e^logvar) || 1/2 N(-r, 1) + 1/2 N(r, 1)) elementwise; `mu` `[K, ...]`, `r` float32 `[K]`."""
+    """KL(N(mu, e^logvar) || 1/2 N(-r, 1) + 1/2 N(r, 1)) elementwise; `mu` `[K, ...]`, `r` `[K]`."""
     out = torch.empty(mu.numel(), dtype=mu.dtype, device=mu.device)
     for part, m, lv, each_r in _flat(mu, logvar, r) if mu.numel() else ():
         log_cosh_, _, _ = _expectations(m, (0.5 * lv).exp(), each_r)
@@ -254,10 +255,8 @@ def _density_backward(
             weights = _log_weights(rows, m, own, nxt, offset, z.device)
             l = _logs(zz[rows], mm, lv, weights, joint)
             out = (weights == -math.inf)[..., None]
-            w = (g[trial, rows].double()[:, None] * torch.exp(l - lse[trial, rows][:, None])).reshape(
-                *weights.shape, -1
-            )
-            w = w.masked_fill(out, 0.0)  # [rows, M, 1 or D]
+            w = g[trial, rows].double()[:, None] * torch.exp(l - lse[trial, rows][:, None])
+            w = (w[..., None] if joint else w).masked_fill(out, 0.0)  # [rows, M, 1 or D]
             t = (zz[rows][:, None] - mm).masked_fill(out, 0.0)
             tp = t * (-lv).exp()
             dz[trial, rows] = -(w * tp).sum(1)

@@ -65,15 +65,16 @@ def sample_kl(
         raise ValueError(f"sample: {sample} is not in [0, 2^32)")
     if not isinstance(p_keep, Tensor) and not isinstance(floor, Tensor) and p_keep < 1 and floor == 0:
         raise ValueError(f"floor: 0.0 with p_keep {p_keep} < 1: a dropped variance would be 0 and its KL infinite")
+    wide = torch.float64 if mu.dtype == torch.float64 else torch.float32
     z, kl = _sample_kl(
         mu[None] if one else mu,
         logvar[None] if one else logvar,
         per_trial("seed", seed, k, mu, lambda x: True, "an integer", torch.int64),
         per_trial("step", step, k, mu, lambda x: x >= 0, "an integer >= 0", torch.int64),
         index,
-        per_trial("r", r, k, mu, lambda x: x >= 0, "a number >= 0"),
-        per_trial("p_keep", p_keep, k, mu, lambda x: 0 < x <= 1, "a number in (0, 1]"),
-        per_trial("floor", floor, k, mu, lambda x: x >= 0, "a number >= 0"),
+        per_trial("r", r, k, mu, lambda x: x >= 0, "a number >= 0", wide),
+        per_trial("p_keep", p_keep, k, mu, lambda x: 0 < x <= 1, "a number in (0, 1]", wide),
+        per_trial("floor", floor, k, mu, lambda x: x >= 0, "a number >= 0", wide),
         mask,
         stream,
         sample,

@@ -1,149 +1,165 @@
-// Elementary functions in float32, shared by host and device, without branches so that loops over them vectorise.
-// Every multiply-add is written out (dv_fma), so the same input gives the same bits in a vector or in its remainder.
+// Elementary functions in float32, shared by host and device. Written once for two meanings of dv_f, dv_i, dv_u: one
+// number (CUDA, and whoever includes this without DV_VECTOR), or a vector of them (cpu.cpp, once per instruction set,
+// each time in a namespace of its own: hence no include guard). No branches; every multiply-add is written out
+// (dv_fma), so an element has the same bits wherever in a vector it stands.
 // Polynomials: our own minimax fits (Lawson's iteration in float64); the maximal relative error stands beside each.
-// No include guard: cpu.cpp includes this file once per instruction set, in a namespace of its own.
 
-DV_FN float dv_exp2(float x) {  // 7.5e-8 and rounding; x is clamped to [-126, 127], so nothing is denormal; NaN stays
-  x = x < -126.0f ? -126.0f : x;
-  x = x > 127.0f ? 127.0f : x;
-  float shifted = x + 12582912.0f;  // 1.5 * 2^23: the integer nearest x, in the low bits
-  float f = x - (shifted - 12582912.0f);
-  float p = dv_fma(0.00132764725f, f, 0.00967554189f);
-  p = dv_fma(p, f, 0.0555071309f);
-  p = dv_fma(p, f, 0.240221202f);
-  p = dv_fma(p, f, 0.693146944f);
-  p = dv_fma(p, f, 1.0f);
-  return dv_as_float(dv_as_int(p) + (int)((unsigned)dv_as_int(shifted) << 23));
+#ifndef DV_VECTOR
+typedef float dv_f;
+typedef int dv_i;
+typedef unsigned dv_u;
+DV_FN dv_f dv_k(float x) { return x; }
+DV_FN dv_f dv_at_least(dv_f low, dv_f x) { return x < low ? low : x; }    // NaN stays
+DV_FN dv_f dv_at_most(dv_f high, dv_f x) { return x > high ? high : x; }  // NaN stays
+DV_FN dv_f dv_from_int(dv_i x) { return (float)x; }
+#endif
+
+DV_FN dv_f dv_infinity() { return dv_as_float(dv_as_int(dv_k(0.0f)) + 0x7f800000); }
+
+DV_FN dv_f dv_scale(dv_f p, dv_f shifted) {  // p 2^n, n in the low bits of `shifted`
+  return dv_as_float(dv_as_int(p) + (dv_i)((dv_u)dv_as_int(shifted) << 23));
 }
 
-DV_FN float dv_exp(float x) {  // 3.3e-9 and rounding; below -87.3 the smallest normal number, above 88.7 infinity
-  float y = x < -87.0f ? -87.0f : x;
-  y = y > 88.0f ? 88.0f : y;
-  float shifted = dv_fma(y, 1.44269504f, 12582912.0f);
-  float n = shifted - 12582912.0f;
-  float f = dv_fma(n, -0.693145752f, y);
-  f = dv_fma(n, -1.42860677e-6f, f);
-  float p = dv_fma(0.00138131448f, f, 0.00836941879f);
-  p = dv_fma(p, f, 0.041668456f);
-  p = dv_fma(p, f, 0.166665152f);
-  p = dv_fma(p, f, 0.49999994f);
-  p = dv_fma(p * f, f, f) + 1.0f;
-  float e = dv_as_float(dv_as_int(p) + (int)((unsigned)dv_as_int(shifted) << 23));
-  return x > 88.7f ? dv_as_float(0x7f800000) : e;
+DV_FN dv_f dv_exp2(dv_f x) {  // 7.5e-8 and rounding; x is clamped to [-126, 127], so nothing is denormal; NaN stays
+  x = dv_at_most(dv_k(127.0f), dv_at_least(dv_k(-126.0f), x));
+  const dv_f shifted = x + dv_k(12582912.0f);  // 1.5 * 2^23: the integer nearest x, in the low bits
+  const dv_f f = x - (shifted - dv_k(12582912.0f));
+  dv_f p = dv_fma(dv_k(0.00132764725f), f, dv_k(0.00967554189f));
+  p = dv_fma(p, f, dv_k(0.0555071309f));
+  p = dv_fma(p, f, dv_k(0.240221202f));
+  p = dv_fma(p, f, dv_k(0.693146944f));
+  p = dv_fma(p, f, dv_k(1.0f));
+  return dv_scale(p, shifted);
 }
 
-DV_FN float dv_exp_minus_1_minus(float x) {  // e^x - 1 - x, relatively accurate near 0
-  float s = x < -0.5f ? 0.0f : x;
-  s = s > 0.5f ? 0.0f : s;
-  float p = dv_fma(2.75573192e-6f, s, 2.48015873e-5f);
-  p = dv_fma(p, s, 1.98412698e-4f);
-  p = dv_fma(p, s, 1.38888889e-3f);
-  p = dv_fma(p, s, 8.33333333e-3f);
-  p = dv_fma(p, s, 4.16666667e-2f);
-  p = dv_fma(p, s, 1.66666667e-1f);
-  p = dv_fma(p, s, 0.5f);
-  float far = (dv_exp(x) - 1.0f) - x;
-  return s == x ? p * s * s : far;
+DV_FN dv_f dv_exp(dv_f x) {  // 3.3e-9 and rounding; below -87.3 the smallest normal number, above 88.7 infinity
+  const dv_f y = dv_at_most(dv_k(88.0f), dv_at_least(dv_k(-87.0f), x));
+  const dv_f shifted = dv_fma(y, dv_k(1.44269504f), dv_k(12582912.0f));
+  const dv_f n = shifted - dv_k(12582912.0f);
+  dv_f f = dv_fma(n, dv_k(-0.693145752f), y);
+  f = dv_fma(n, dv_k(-1.42860677e-6f), f);
+  dv_f p = dv_fma(dv_k(0.00138131448f), f, dv_k(0.00836941879f));
+  p = dv_fma(p, f, dv_k(0.041668456f));
+  p = dv_fma(p, f, dv_k(0.166665152f));
+  p = dv_fma(p, f, dv_k(0.49999994f));
+  p = dv_fma(p * f, f, f) + dv_k(1.0f);
+  return x > dv_k(88.7f) ? dv_infinity() : dv_scale(p, shifted);
 }
+
+DV_FN dv_f dv_exp_minus_1_minus_of(dv_f x, dv_f exp_x) {  // e^x - 1 - x, relatively accurate near 0
+  const dv_f s = dv_at_most(dv_k(0.5f), dv_at_least(dv_k(-0.5f), x));
+  dv_f p = dv_fma(dv_k(2.75573192e-6f), s, dv_k(2.48015873e-5f));
+  p = dv_fma(p, s, dv_k(1.98412698e-4f));
+  p = dv_fma(p, s, dv_k(1.38888889e-3f));
+  p = dv_fma(p, s, dv_k(8.33333333e-3f));
+  p = dv_fma(p, s, dv_k(4.16666667e-2f));
+  p = dv_fma(p, s, dv_k(1.66666667e-1f));
+  p = dv_fma(p, s, dv_k(0.5f));
+  return s == x ? p * s * s : (exp_x - dv_k(1.0f)) - x;
+}
+
+DV_FN dv_f dv_exp_minus_1_minus(dv_f x) { return dv_exp_minus_1_minus_of(x, dv_exp(x)); }
 
 // x - ln(1 + x) for x in [sqrt(1/2) - 1, sqrt(2) - 1], relatively accurate: x^2/2 - x^3 P(x), 7.5e-10
-DV_FN float dv_minus_log1p(float x) {
-  float p = dv_fma(0.0674459189f, x, -0.116748244f);
-  p = dv_fma(p, x, 0.118885905f);
-  p = dv_fma(p, x, -0.124057524f);
-  p = dv_fma(p, x, 0.14219521f);
-  p = dv_fma(p, x, -0.166679859f);
-  p = dv_fma(p, x, 0.200021192f);
-  p = dv_fma(p, x, -0.250000089f);
-  p = dv_fma(p, x, 0.333333135f);
-  return x * x * dv_fma(-p, x, 0.5f);
+DV_FN dv_f dv_minus_log1p(dv_f x) {
+  dv_f p = dv_fma(dv_k(0.0674459189f), x, dv_k(-0.116748244f));
+  p = dv_fma(p, x, dv_k(0.118885905f));
+  p = dv_fma(p, x, dv_k(-0.124057524f));
+  p = dv_fma(p, x, dv_k(0.14219521f));
+  p = dv_fma(p, x, dv_k(-0.166679859f));
+  p = dv_fma(p, x, dv_k(0.200021192f));
+  p = dv_fma(p, x, dv_k(-0.250000089f));
+  p = dv_fma(p, x, dv_k(0.333333135f));
+  return x * x * dv_fma(-p, x, dv_k(0.5f));
 }
 
 struct dv_split {
-  float x;  // v = (1 + x) 2^e with 1 + x in [sqrt(1/2), sqrt(2))
-  float e;
+  dv_f x;  // v = (1 + x) 2^e with 1 + x in [sqrt(1/2), sqrt(2))
+  dv_f e;
 };
 
-DV_FN dv_split dv_decompose(float v) {  // of a positive normal number
-  int bits = dv_as_int(v) - 0x3f3504f3;
-  int e = bits >> 23;
+DV_FN dv_split dv_decompose(dv_f v) {  // of a positive normal number
+  const dv_i bits = dv_as_int(v) - 0x3f3504f3;
   dv_split out;
-  out.x = dv_as_float((bits & 0x007fffff) + 0x3f3504f3) - 1.0f;
-  out.e = (float)e;
+  out.x = dv_as_float((bits & 0x007fffff) + 0x3f3504f3) - dv_k(1.0f);
+  out.e = dv_from_int(bits >> 23);
   return out;
 }
 
-DV_FN float dv_log(float v) {  // of a positive normal number; NaN stays, infinity stays, anything else is -infinity
-  dv_split s = dv_decompose(v);
-  float y = dv_fma(s.e, 1.42860677e-6f, s.x - dv_minus_log1p(s.x));
-  y = dv_fma(s.e, 0.693145752f, y);
+DV_FN dv_f dv_log_of(dv_split s, dv_f minus_log1p) {
+  const dv_f y = dv_fma(s.e, dv_k(1.42860677e-6f), s.x - minus_log1p);
+  return dv_fma(s.e, dv_k(0.693145752f), y);
+}
+
+DV_FN dv_f dv_log(dv_f v) {  // of a positive normal number; NaN stays, infinity stays, anything else is -infinity
+  const dv_split s = dv_decompose(v);
+  dv_f y = dv_log_of(s, dv_minus_log1p(s.x));
   y = v > 3.4e38f ? v : y;
-  y = v < 1.1754944e-38f ? dv_as_float((int)0xff800000) : y;
+  y = v < 1.1754944e-38f ? -dv_infinity() : y;
   return v == v ? y : v;
 }
 
-DV_FN float dv_v_minus_1_minus_log(float v) {  // v - 1 - ln v >= 0 of a positive normal number, accurate near 1
-  dv_split s = dv_decompose(v);
-  float near = dv_minus_log1p(s.x);
-  float far = (v - 1.0f) - dv_log(v);
-  return s.e == 0.0f && v == v ? near : far;
+// v - 1 - ln v >= 0 of a positive normal number, accurate near 1; infinity and NaN stay
+DV_FN dv_f dv_v_minus_1_minus_log(dv_f v) {
+  const dv_split s = dv_decompose(v);
+  const dv_f near = dv_minus_log1p(s.x);
+  return s.e == 0.0f ? near : (v - dv_k(1.0f)) - dv_log_of(s, near);
 }
 
 // --- noise: kernels/philox.py says what and why --------------------------------------------------------------------
 
 struct dv_words {
-  unsigned w[4];
+  dv_u w[4];
 };
 
-DV_FN dv_words dv_philox(unsigned k0, unsigned k1, unsigned a, unsigned b, unsigned c, unsigned d) {
+#ifndef DV_VECTOR  // cpu_philox.h has the vectors
+DV_FN dv_words dv_philox(unsigned k0, unsigned k1, dv_u a, dv_u b, dv_u c, dv_u d) {
   for (int round = 0; round < 10; ++round) {
-    unsigned long long p0 = (unsigned long long)0xD2511F53u * a, p1 = (unsigned long long)0xCD9E8D57u * c;
-    unsigned h0 = (unsigned)(p0 >> 32), h1 = (unsigned)(p1 >> 32);
-    a = h1 ^ b ^ k0;
-    b = (unsigned)p1;
-    c = h0 ^ d ^ k1;
-    d = (unsigned)p0;
+    const unsigned long long p0 = 0xD2511F53ull * a, p1 = 0xCD9E8D57ull * c;
+    a = (dv_u)(p1 >> 32) ^ b ^ k0;
+    b = (dv_u)p1;
+    c = (dv_u)(p0 >> 32) ^ d ^ k1;
+    d = (dv_u)p0;
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  dv_words out = {{a, b, c, d}};
+  const dv_words out = {{a, b, c, d}};
   return out;
 }
+#endif
 
-// sqrt(-2 ln u) with u = (w + 1/2) / 2^32, relatively accurate at both ends: near u = 1 it is ln(1 - v), v small
-DV_FN float dv_radius(unsigned w) {
-  int upper = (int)w < 0;
-  float low = (dv_to_float(w) + 0.5f) * 2.3283064365386963e-10f;    // u
-  float high = (dv_to_float(~w) + 0.5f) * 2.3283064365386963e-10f;  // v = 1 - u
-  int tiny = high <= 0.29289321f;
-  dv_split s = dv_decompose(upper ? 1.0f - high : low);
-  float x = upper && tiny ? -high : s.x;
-  float e = upper && tiny ? 0.0f : s.e;
-  float y = dv_fma(e, 1.42860677e-6f, x - dv_minus_log1p(x));
-  y = dv_fma(e, 0.693145752f, y);
-  return dv_sqrt(-2.0f * y);
+// sqrt(-2 ln u) with u = (w + 1/2) / 2^32, relatively accurate at both ends: in the upper half it is ln(1 - q), q small
+DV_FN dv_f dv_radius(dv_u w) {
+  const dv_i upper = (dv_i)w >> 31;  // 0 or -1
+  const dv_f q = (dv_from_int((dv_i)w ^ upper) + dv_k(0.5f)) * dv_k(2.3283064365386963e-10f);  // u, or 1 - u: at most 1/2
+  dv_split s = dv_decompose(upper != 0 ? dv_k(1.0f) - q : q);
+  const dv_f x = upper != 0 ? -q : s.x, e = upper != 0 ? dv_k(0.0f) : s.e;
+  s.x = q <= dv_k(0.29289321f) ? x : s.x;
+  s.e = q <= dv_k(0.29289321f) ? e : s.e;
+  return dv_sqrt(dv_k(-2.0f) * dv_log_of(s, dv_minus_log1p(s.x)));
 }
 
 // cos and sin of 2 pi (w + 1/2) / 2^32: the quadrant from the top bits, exactly
-DV_FN void dv_turn(unsigned w, float* cosine, float* sine) {
-  unsigned quadrant = (w + 0x20000000u) >> 30;
-  float x = ((float)(int)(w - (quadrant << 30)) + 0.5f) * 1.4629180792671596e-9f;  // [-pi/4, pi/4]
-  float s = x * x;
-  float p = dv_fma(-0.000195172979f, s, 0.008332178f);
-  p = dv_fma(p, s, -0.166666552f);
-  float sin_x = dv_fma(p * s, x, x);
-  float q = dv_fma(2.44384519e-5f, s, -0.00138873677f);
-  q = dv_fma(q, s, 0.0416666456f);
-  float cos_x = dv_fma(q * s, s, dv_fma(-0.5f, s, 1.0f));
-  float c = quadrant & 1u ? sin_x : cos_x;
-  float t = quadrant & 1u ? cos_x : sin_x;
-  *cosine = dv_as_float(dv_as_int(c) ^ (int)(((quadrant + 1u) & 2u) << 30));
-  *sine = dv_as_float(dv_as_int(t) ^ (int)((quadrant & 2u) << 30));
+DV_FN void dv_turn(dv_u w, dv_f* cosine, dv_f* sine) {
+  const dv_u quadrant = (w + 0x20000000u) >> 30;
+  const dv_f x = (dv_from_int((dv_i)(w - (quadrant << 30))) + dv_k(0.5f)) * dv_k(1.4629180792671596e-9f);  // [-pi/4, pi/4]
+  const dv_f s = x * x;
+  dv_f p = dv_fma(dv_k(-0.000195172979f), s, dv_k(0.008332178f));
+  p = dv_fma(p, s, dv_k(-0.166666552f));
+  const dv_f sin_x = dv_fma(p * s, x, x);
+  dv_f q = dv_fma(dv_k(2.44384519e-5f), s, dv_k(-0.00138873677f));
+  q = dv_fma(q, s, dv_k(0.0416666456f));
+  const dv_f cos_x = dv_fma(q * s, s, dv_fma(dv_k(-0.5f), s, dv_k(1.0f)));
+  const dv_f c = (quadrant & 1u) != 0u ? sin_x : cos_x;
+  const dv_f t = (quadrant & 1u) != 0u ? cos_x : sin_x;
+  *cosine = dv_as_float(dv_as_int(c) ^ (dv_i)(((quadrant + 1u) & 2u) << 30));
+  *sine = dv_as_float(dv_as_int(t) ^ (dv_i)((quadrant & 2u) << 30));
 }
 
 // the two standard normals of a word pair (Box-Muller)
-DV_FN void dv_normals(unsigned w0, unsigned w1, float* first, float* second) {
-  float radius = dv_radius(w0), c, s;
+DV_FN void dv_normals(dv_u w0, dv_u w1, dv_f* first, dv_f* second) {
+  const dv_f radius = dv_radius(w0);
+  dv_f c, s;
   dv_turn(w1, &c, &s);
   *first = radius * c;
   *second = radius * s;
