@@ -624,6 +624,8 @@ def run(
             found[f"share, batch {batch}"] = share_row(batch, repeats, say)
     if "gpu" in rows and torch.cuda.is_available():
         found |= sibling("kl_gpu").rows(quick=quick, repeats=repeats, compile_=compile_, say=say)
+    if "gpu" in rows and not torch.cuda.is_available():
+        say("gpu: no CUDA device, rows left out")
     summary = {}
     for name, r in found.items():
         for c in r["claims"]:
