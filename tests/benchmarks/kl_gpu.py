@@ -34,6 +34,13 @@ template <typename T> T ex2_loop(T x) {
 EX2_PER_ELEMENT = 4096
 
 
+def run(say: Callable[[str], None] = print, *, quick: bool = False, **options: Any) -> dict[str, Any]:
+    """These rows alone, as `distvae bench kl_gpu`; none without a device."""
+    from distvae.bench import load
+
+    return load("kl")(say=say, quick=quick, rows=("gpu",))
+
+
 def rows(
     *, quick: bool = False, repeats: int = 7, compile_: bool = True, say: Callable[[str], None] = print
 ) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 are not looked at."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -18,8 +19,6 @@ def run():
 
 
 def module(run):
-    import sys
-
     return sys.modules[run.__module__]
 
 
@@ -69,5 +68,13 @@ def test_what_is_compiled_is_right_before_it_is_compiled(run, name):
 
 def test_a_claim_is_reached_or_not(run):
     claim = module(run).claim
-    assert claim("", 4.0, 1.0, 4.0)["reached"] is True and claim("", 3.9, 1.0, 4.0)["reached"] is False
-    assert claim("", None, 1.0, 4.0)["reached"] is None
+    span = lambda s: {"s": s, "low_s": 0.9 * s}  # noqa: E731
+    assert claim("", span(4.0), span(1.0), 4.0)["reached"] is True
+    assert claim("", span(3.9), span(1.0), 4.0)["reached"] is False
+    assert claim("", None, span(1.0), 4.0)["reached"] is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="takes seconds there")
+def test_without_a_device_there_are_no_rows_for_one():
+    lines: list[str] = []
+    assert load("kl_gpu")(say=lines.append)["rows"] == {} and "no CUDA device" in lines[0]
