@@ -15,15 +15,20 @@ from driver import distvae
 CONFIG = Path(__file__).parents[2] / "tune_configs" / "linear_exact.yaml"
 
 
+ALL = [0.6, 1.5, 3.0, 6.0, 11.0]
+
+
 @pytest.mark.sweep
-def test_the_pipeline_lands_on_reverse_water_filling(tmp_path):
+@pytest.mark.parametrize("betas", [[1.5, 6.0], pytest.param(ALL, marks=pytest.mark.slow)], ids=["two", "all"])
+def test_the_pipeline_lands_on_reverse_water_filling(tmp_path, betas):
     out = tmp_path / "out"
-    done = distvae("sweep", CONFIG, "--out", out, timeout=400)
+    some = () if betas == ALL else ("--set", f"objective.beta={{grid: {betas}}}")
+    done = distvae("sweep", CONFIG, "--out", out, *some, timeout=400)
     assert done.returncode == 0, done.stderr
     rows = pq.read_table(out / "rd_curve.parquet").to_pylist()
     for split in ("train", "valid", "test"):
         mine = [r for r in rows if r["split"] == split]
-        assert sorted(r["beta"] for r in mine) == [0.6, 1.5, 3.0, 6.0, 11.0]
+        assert sorted(r["beta"] for r in mine) == betas
         for row in mine:
             config = json.loads(row["config_json"])
             lam = np.array(config["data"]["eigenvalues"])
