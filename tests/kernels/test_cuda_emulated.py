@@ -1,0 +1,183 @@
+"""The CUDA kernels without a GPU: g++ compiles the .cu files with emulate/emulate.h, which runs them block by block, a
+fiber a thread; cuda.py launches them there on CPU tensors. Held to reference.py in float64. What this cannot show: the
+GPU's own ex2, its compiler, and barriers within a warp."""
+
+import ctypes
+import math
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from distvae.kernels import cuda, driver, reference
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+HERE = Path(__file__).with_name("emulate")
+INF = math.inf
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory):
+    """Each .cu as a shared library."""
+    folder = tmp_path_factory.mktemp("emulated")
+    for name, text in cuda.sources().items():
+        (folder / name).write_text(text)
+
+    def build(name):
+        flags = "-std=c++17 -O1 -ffp-contract=off -fPIC -shared -Wall -Werror -Wno-unknown-pragmas -Wno-unused-variable"
+        more = os.environ.get("EMULATE_FLAGS", "").split()
+        command = ["g++", "-x", "c++", *flags.split(), *more, "-include", str(HERE / "emulate.h"), name, "-o", f"{name}.so"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return name, ctypes.CDLL(str(folder / f"{name}.so"))
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(pool.map(build, cuda.SOURCES))
+
+
+@pytest.fixture
+def emulated(libraries, monkeypatch):
+    """cuda.py on CPU tensors; what it allocates holds NaN until it is written. `emulated.backwards` turns the order of
+    a block's threads around."""
+
+    class Emulated:
+        backwards = False
+
+    def launch(x, source, kernel, blocks, threads, *args):
+        packed = driver.pack(args)
+        size, grid = ctypes.c_longlong(len(packed)), ctypes.c_longlong(blocks)
+        run = getattr(libraries[source], f"{kernel}_emulated")
+        assert run(packed, size, grid, threads, int(Emulated.backwards)) == 0, f"{kernel}: arguments"
+
+    def empty(x, *shape, dtype=torch.float32):
+        return torch.full(shape, math.nan, dtype=dtype)
+
+    monkeypatch.setattr(cuda, "_launch", launch)
+    monkeypatch.setattr(cuda, "_empty", empty)
+    monkeypatch.setattr(torch, "empty_like", lambda x, **_: torch.full_like(x, math.nan))
+    return Emulated
+
+
+def close(got, want, atol, rtol):
+    torch.testing.assert_close(got.double(), want.double(), atol=atol, rtol=rtol, equal_nan=True)
+
+
+def wide(*args):
+    return [x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in args]
+
+
+# --- sample_kl -----------------------------------------------------------------------------------------------------
+
+
+def sample_arguments(k, b, d, p_keep=1.0, floor=0.0, mask=False, index_axes=1, dtype=torch.float32):
+    gen = torch.Generator().manual_seed(d)
+    mu, logvar = torch.randn(k, b, d, generator=gen).to(dtype), torch.randn(k, b, d, generator=gen).to(dtype)
+    seed, step = torch.arange(k) * 3_000_000_019 + 2**40, torch.arange(k) + 2**33 + 5
+    index = torch.randint(2**35, (k, b) if index_axes == 2 else (b,), generator=gen)
+    r, p, f = torch.linspace(0.0, 2.0, k), torch.full((k,), p_keep), torch.full((k,), floor)
+    keep = torch.rand(k, d, generator=gen) < 0.6 if mask else None
+    return mu, logvar, seed, step, index, r, p, f, keep, 5, 3
+
+
+@pytest.mark.parametrize(
+    ("k", "b", "d", "options"),
+    [
+        (1, 7, 1, {}),
+        (3, 5, 5, {"p_keep": 0.7, "floor": 0.1, "mask": True}),
+        (2, 37, 8, {"p_keep": 0.5, "floor": 0.2, "index_axes": 2}),
+        (3, 9, 33, {"floor": 0.3}),
+        (2, 6, 12, {"dtype": torch.bfloat16, "p_keep": 0.9, "floor": 0.1}),
+        (2, 6, 7, {"dtype": torch.float16, "mask": True}),
+    ],
+)
+def test_sample_kl(emulated, k, b, d, options):
+    args = sample_arguments(k, b, d, **options)
+    eps = {torch.float32: 2e-6, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}[args[0].dtype]
+    for got, want in zip(cuda.sample_kl(*args), reference.sample_kl(*wide(*args)), strict=True):
+        close(got, want, eps, 2 * eps)
+    gz, gkl = torch.randn_like(args[0]), torch.randn_like(args[0])
+    got, want = cuda.sample_kl_backward(gz, gkl, *args), reference.sample_kl_backward(*wide(gz, gkl, *args))
+    for g, w in zip(got, want, strict=True):
+        close(g, w, 2 * eps, 4 * eps)
+
+
+def test_the_words_are_philox(emulated):
+    """Normals from every word within rounding of the reference's, so the words are the same; the dropout to the bit."""
+    args = list(sample_arguments(3, 64, 6, p_keep=0.37, floor=0.25))
+    args[0].zero_(), args[1].zero_()
+    z, _ = cuda.sample_kl(*args)
+    eps, g = reference._noise(args[0], args[2], args[3], args[4], args[6], 5, 3)
+    assert torch.equal((z / eps).abs() > 0.6, g > 0)
+    close(z, (g + 0.25).sqrt() * eps, 1e-6, 1e-6)
+
+
+def test_dropout_keeps_the_words_up_to_p(emulated):
+    """The threshold is exact: p just at a word's (w + 1/2) / 2^32, and one float32 below."""
+    args = list(sample_arguments(1, 256, 4, floor=1.0))
+    words = reference.words(args[2], args[3], args[4], stream=1, sample=0, dim=4)
+    small = words.min().double()
+    for p in (((small + 0.5) * 2.0**-32).float(), torch.tensor(0.5), torch.tensor(1.0 - 2.0**-24)):
+        args[6] = p.reshape(1)
+        _, g = reference._noise(args[0], args[2], args[3], args[4], args[6], 5, 3)
+        z, _ = cuda.sample_kl(*args)
+        assert torch.equal(z, z) and g.shape == z.shape
+        close(z, reference.sample_kl(*wide(*args))[0], 1e-5, 4e-6)
+
+
+# --- gaussian_mixture_kl -------------------------------------------------------------------------------------------
+
+
+def test_mixture_kl(emulated):
+    gen = torch.Generator().manual_seed(1)
+    r = torch.tensor([0.0, 1e-3, 0.3, 1.0, 3.0, 8.0])
+    mu, logvar = 3.0 * torch.randn(6, 9, 11, generator=gen), 2.0 * torch.randn(6, 9, 11, generator=gen)
+    mu[:, 0] = 0.0
+    want = reference.mixture_kl(*wide(mu, logvar, r))
+    close(cuda.mixture_kl(mu, logvar, r), want, 2e-6, 1e-6)
+    g = torch.randn_like(mu)
+    for got, w in zip(
+        cuda.mixture_kl_backward(g, mu, logvar, r), reference.mixture_kl_backward(*wide(g, mu, logvar, r)), strict=True
+    ):
+        close(got, w, 5e-6, 2e-6)
+    half = mu.bfloat16(), logvar.bfloat16()
+    close(cuda.mixture_kl(*half, r), reference.mixture_kl(*half, r), 1e-6, 2.0**-7)
+
+
+# --- log_density, log_marginals --------------------------------------------------------------------------------------
+
+
+def cloud(k, n, m, d, spread=1.0, seed=0):
+    gen = torch.Generator().manual_seed(seed + 100 * d + m)
+    mu, logvar = torch.randn(k, m, d, generator=gen), 0.7 * torch.randn(k, m, d, generator=gen) - 1.0
+    z = spread * torch.randn(k, n, d, generator=gen)
+    return z, mu, logvar
+
+
+WEIGHTS = {"plain": (0.0, 0.0, 0), "without own": (-INF, 0.0, 2), "stratified": (-2.0, -0.5, 1)}
+SHAPES = [(3, 9, 12, 5), (2, 70, 81, 1), (1, 37, 140, 33), (1, 130, 133, 4), (2, 3, 5, 70)]
+
+
+def check(name, args, weights, atol, rtol, gtol):
+    z, mu, logvar = args
+    forward, backward = getattr(cuda, name), getattr(cuda, f"{name}_backward")
+    out, lse = forward(*args, -1.5, *weights)
+    want, want_lse = getattr(reference, name)(*wide(*args), -1.5, *weights)
+    assert out.dtype == z.dtype and lse.dtype == torch.float64 and out.shape == want.shape
+    close(lse, want_lse, atol, rtol)
+    close(out, want, atol, rtol + 1e-7)
+    g = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
+    got = backward(g, *args, lse, *weights)
+    for x, w in zip(got, getattr(reference, f"{name}_backward")(g.double(), *wide(*args), want_lse, *weights), strict=True):
+        scale = w[w.isfinite()].abs().max().item() if w.isfinite().any() else 1.0
+        close(x, w, gtol * max(scale, 1e-3), gtol)
+
+
+@pytest.mark.parametrize("name", ["log_marginals", "log_density"])
+@pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS.keys())
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_densities(emulated, name, shape, weights):
+    check(name, cloud(*shape), weights, 5e-6, 2e-6, 2e-5)
