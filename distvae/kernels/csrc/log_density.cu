@@ -190,7 +190,7 @@ DV_KERNEL(density_sums, density_args, THREADS, 2) {
       double e[SIDE], before = top[r];
 #pragma unroll
       for (int c = 0; c < SIDE; ++c) {
-        e[c] = constant[c] - q[r][c];
+        e[c] = q[r][c] == DV_INFINITY ? -DV_INFINITY : constant[c] - q[r][c];  // where C is NaN too
         bool better = e[c] > top[r];
         best_q[r] = better ? (float)q[r][c] : best_q[r];
         top[r] = better ? e[c] : top[r];
