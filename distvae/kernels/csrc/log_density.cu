@@ -74,12 +74,13 @@ struct alignas(16) float_4 {
   float at[4];
 };
 
-DV_FN void fill(float* to, const float* from, long long first, long long count, long long d0, long long d) {
+// Dimensions d0 ... of the tile's rows (or components), `count` of them from `from` on; 0 where there is none.
+DV_FN void fill(float* to, const float* from, long long count, long long d0, long long d) {
+  int u = threadIdx.x % CHUNK, x = threadIdx.x / CHUNK, left = d0 + u < d ? (int)(count < TILE ? count : TILE) : 0;
+  from += x * d + d0 + u;
+  to += u * STRIDE + x;
 #pragma unroll 4
-  for (int e = threadIdx.x; e < TILE * CHUNK; e += THREADS) {
-    int x = e / CHUNK, u = e % CHUNK;
-    to[u * STRIDE + x] = x < count && d0 + u < d ? from[(first + x) * d + d0 + u] : 0.0f;
-  }
+  for (int step = 0; step < TILE; step += THREADS / CHUNK) to[step] = x + step < left ? from[step * d] : 0.0f;
 }
 
 // Q of the thread's 4 x 4 pairs of the tile at (i0, j0) of trial k; chunk `last` is the one left in shared memory
@@ -95,9 +96,9 @@ DV_FN void distances(const density_args& p, tile_memory& tile, double (&sum)[SID
   for (long long left = p.d; left > 0; left -= CHUNK) {
     d0 = d0 + CHUNK < p.d ? d0 + CHUNK : 0;
     __syncthreads();
-    fill(tile.z, p.z + k * p.n * p.d, i0, p.n - i0, d0, p.d);
-    fill(tile.mu, p.mu + k * p.m * p.d, j0, p.m - j0, d0, p.d);
-    fill(tile.a, p.a + k * p.m * p.d, j0, p.m - j0, d0, p.d);
+    fill(tile.z, p.z + (k * p.n + i0) * p.d, p.n - i0, d0, p.d);
+    fill(tile.mu, p.mu + (k * p.m + j0) * p.d, p.m - j0, d0, p.d);
+    fill(tile.a, p.a + (k * p.m + j0) * p.d, p.m - j0, d0, p.d);
     __syncthreads();
     int count = (int)(p.d - d0 < CHUNK ? p.d - d0 : CHUNK);
     float q[SIDE][SIDE];
@@ -105,7 +106,7 @@ DV_FN void distances(const density_args& p, tile_memory& tile, double (&sum)[SID
     for (int r = 0; r < SIDE; ++r)
 #pragma unroll
       for (int c = 0; c < SIDE; ++c) q[r][c] = 0.0f;
-#pragma unroll 2
+#pragma unroll 1
     for (int u = 0; u < count; ++u) {
       float_4 z = *(const float_4*)&tile.z[u * STRIDE + SIDE * ty];
       float_4 mu = *(const float_4*)&tile.mu[u * STRIDE + SIDE * tx];
