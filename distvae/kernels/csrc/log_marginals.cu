@@ -113,8 +113,10 @@ DV_FN void by_rows(const marginals_rows_args& p) {
   for (long long j0 = split * p.share; j0 < end; j0 += TILE) {
     int count = (int)(end - j0 < TILE ? end - j0 : TILE);
     __syncthreads();
-    for (int e = threadIdx.x; e < count * lanes; e += THREADS) {  // e = j lanes + lane, as this thread's lane stays
-      long long at = (k * p.m + j0 + e / lanes) * p.d + d;
+#pragma unroll 4
+    for (int j = group; j < count; j += groups) {
+      long long at = (k * p.m + j0 + j) * p.d + d;
+      int e = j * lanes + lane;
       mus[e] = d < p.d ? p.mu[at] : 0.0f;
       as[e] = d < p.d ? p.a[at] : 0.0f;
       cs[e] = d < p.d ? p.c[at] : 0.0f;
@@ -294,8 +296,10 @@ DV_KERNEL(marginals_columns, marginals_columns_args, THREADS, 5) {
   for (long long i0 = split * p.share; i0 < end; i0 += TILE) {
     int count = (int)(end - i0 < TILE ? end - i0 : TILE), rescued = 0;
     __syncthreads();
-    for (int e = threadIdx.x; e < count * lanes; e += THREADS) {
-      long long at = (k * p.n + i0 + e / lanes) * p.d + d;
+#pragma unroll 4
+    for (int i = group; i < count; i += groups) {
+      long long at = (k * p.n + i0 + i) * p.d + d;
+      int e = i * lanes + lane;
       float scale = d < p.d ? p.scale[at] : 0.0f;
       int far = dv_as_int(scale) == RESCUED;
       zs[e] = d < p.d && !far ? p.z[at] : 0.0f;
