@@ -122,7 +122,9 @@ def sample_kl_backward(gz: Tensor, gkl: Tensor, mu: Tensor, logvar: Tensor, *res
 _MIXTURE_THREADS = 128
 
 
-def _mixture(kernel: str, g: Tensor | None, mu: Tensor, logvar: Tensor, r: Tensor, first: Tensor, second: Tensor | None):
+def _mixture(
+    kernel: str, g: Tensor | None, mu: Tensor, logvar: Tensor, r: Tensor, first: Tensor, second: Tensor | None
+):
     if mu.numel():
         size = mu[0].numel()
         blocks = _over(size, _MIXTURE_THREADS)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,16 +35,18 @@ REGISTERS = {  # the most of any architecture; the __launch_bounds__ ask for no 
 }
 
 
-@pytest.fixture(scope="module", params=ARCHS)
-def compiled(request):
-    """(arch, {source: (cubin, log)})"""
+@pytest.fixture(autouse=True)
+def needs_nvrtc():
     try:
         nvrtc.library()
     except nvrtc.CompileError as e:
         pytest.skip(str(e))
-    options = ("--ptxas-options=-v",)
-    built = {s: nvrtc.compile_(s, cuda.sources(), request.param, options) for s in cuda.SOURCES}
-    return request.param, built
+
+
+@cache
+def compiled(arch):
+    """{source: (cubin, log)}"""
+    return {s: nvrtc.compile_(s, cuda.sources(), arch, ("--ptxas-options=-v",)) for s in cuda.SOURCES}
 
 
 def resources(log):
@@ -59,10 +62,10 @@ def resources(log):
     return found
 
 
-def test_no_spills_and_few_registers(compiled):
-    _, built = compiled
+@pytest.mark.parametrize("arch", ARCHS)
+def test_no_spills_and_few_registers(arch):
     seen = set()
-    for _, log in built.values():
+    for _, log in compiled(arch).values():
         assert "warning" not in log.replace("0 warning", ""), log
         for kernel, (registers, local) in resources(log).items():
             family = re.sub(r"_(float32|bfloat16|float16)$", "", kernel)
@@ -81,9 +84,18 @@ def disassembler():
     return found
 
 
-def loops(sass, kernel):
+def disassemble(source, kernel, folder):
+    """The kernel's instructions, on Hopper."""
+    tool = disassembler()
+    if tool is None:
+        pytest.skip("no nvdisasm, on the PATH or with triton")
+    (folder / "x.cubin").write_bytes(compiled("sm_90")[source][0])
+    sass = subprocess.run([tool, "-c", folder / "x.cubin"], capture_output=True, text=True, check=True).stdout
+    return sass.partition(f".text.{kernel}:")[2].partition("\n\t.section")[0]
+
+
+def loops(text):
     """The bodies of a kernel's innermost loops, as lists of opcodes: label to the branch back to it."""
-    text = sass.partition(f".text.{kernel}:")[2].partition("\n\t.section")[0]
     lines = text.splitlines()
     labels = {line.strip().rstrip(":"): n for n, line in enumerate(lines) if re.match(r"\.L_x?_?\w+:", line.strip())}
     bodies = []
@@ -104,16 +116,8 @@ def loops(sass, kernel):
         ("marginals_columns", 4, {"FADD": 4, "FMUL": 8, "FFMA": 16}),
     ],
 )
-def test_one_exponential_a_pair_and_dimension(compiled, tmp_path, kernel, pairs, others):
-    arch, built = compiled
-    if arch != "sm_90":
-        pytest.skip("the loop is counted on Hopper")
-    tool = disassembler()
-    if tool is None:
-        pytest.skip("no nvdisasm, on the PATH or with triton")
-    (tmp_path / "x.cubin").write_bytes(built["log_marginals.cu"][0])
-    sass = subprocess.run([tool, "-c", tmp_path / "x.cubin"], capture_output=True, text=True, check=True).stdout
-    counts = [Counter(body) for body in loops(sass, kernel)]
+def test_one_exponential_a_pair_and_dimension(tmp_path, kernel, pairs, others):
+    counts = [Counter(body) for body in loops(disassemble("log_marginals.cu", kernel, tmp_path))]
     plain = min((c for c in counts if c["MUFU.EX2"]), key=lambda c: c.total())  # the other loop adds log-weights
     assert plain["MUFU.EX2"] == pairs
     assert {op: plain[op] for op in others} == others
@@ -121,8 +125,14 @@ def test_one_exponential_a_pair_and_dimension(compiled, tmp_path, kernel, pairs,
     assert not any(op.startswith(("LDG", "LDL", "STL", "D", "F2F")) for op in plain)
 
 
-def test_a_broken_source_says_where(compiled):
-    _, _ = compiled
+def test_sample_kl_moves_16_bytes_at_a_time(tmp_path):
+    for kernel, loads in (("sample_kl_float32", 2), ("sample_kl_backward_float32", 4)):
+        text = disassemble("sample_kl.cu", kernel, tmp_path)
+        assert len(re.findall(r"LDG\.E\S*\.128", text)) == loads
+        assert len(re.findall(r"STG\.E\S*\.128", text)) == 2
+
+
+def test_a_broken_source_says_where():
     with pytest.raises(nvrtc.CompileError, match=r"(?s)broken\.cu for sm_90.*undefined_thing"):
         nvrtc.compile_("broken.cu", {"broken.cu": "__global__ void f() { undefined_thing(); }"}, "sm_90")
 

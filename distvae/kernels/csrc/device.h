@@ -13,7 +13,6 @@
 #define dv_fma(a, b, c) __fmaf_rn(a, b, c)
 #define dv_as_float(x) __int_as_float(x)
 #define dv_as_int(x) __float_as_int(x)
-#define dv_sqrt(x) __fsqrt_rn(x)
 #define dv_abs(x) fabsf(x)
 #define dv_to_float(w) __uint2float_rn(w)
 #define DV_INFINITY __longlong_as_double(0x7ff0000000000000LL)
@@ -23,6 +22,17 @@ DV_FN float dv_ex2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+
+// One step of Newton's from MUFU.RSQ, correctly rounded nearly everywhere: __fsqrt_rn branches to a call. Denormals
+// count as 0.
+DV_FN float dv_sqrt(float x) {
+  float y;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  float s = x * y;
+  s = __fmaf_rn(__fmaf_rn(-s, s, x), 0.5f * y, s);
+  s = x > 3.4e38f ? x : s;
+  return x < 1.17549435e-38f && x >= 0.0f ? 0.0f : s;
 }
 
 DV_FN float dv_from_f16(unsigned short bits) {
@@ -64,6 +74,20 @@ template <class T>
 struct alignas(4 * sizeof(T)) dv_four {  // one 16-byte (or 8-byte) access
   T at[4];
 };
+
+#ifdef DV_EMULATE
+template <class T>
+DV_FN void dv_store(dv_four<T>* to, const dv_four<T>& x) { *to = x; }
+#else  // __stcg because a plain store is split where the other branch stores the same values one by one
+DV_FN void dv_store(dv_four<float>* to, const dv_four<float>& x) {
+  __stcg((float4*)to, make_float4(x.at[0], x.at[1], x.at[2], x.at[3]));
+}
+template <class T>
+DV_FN void dv_store(dv_four<T>* to, const dv_four<T>& x) {
+  unsigned low = x.at[0].bits | (unsigned)x.at[1].bits << 16, high = x.at[2].bits | (unsigned)x.at[3].bits << 16;
+  __stcg((uint2*)to, make_uint2(low, high));
+}
+#endif
 
 // --- constants ------------------------------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ DV_FN void store(void* to, long long at, const float* x, int count, bool vector)
   if (vector) {
     dv_four<T> four;
     for (int i = 0; i < 4; ++i) dv_write(&four.at[i], x[i]);
-    *(dv_four<T>*)target = four;
+    dv_store((dv_four<T>*)target, four);
   } else {
     for (int i = 0; i < 4; ++i)
       if (i < count) dv_write(target + i, x[i]);
@@ -61,6 +61,9 @@ DV_FN void sample_kl(const sample_kl_args& p) {
     load<T>(gz, p.gz, at, count, vector);
     load<T>(gkl, p.gkl, at, count, vector);
   }
+  bool there[4] = {true, true, true, true};
+  if (p.mask)
+    for (int i = 0; i < 4; ++i) there[i] = i < count && p.mask[trial * p.d + 4 * quad + i];
 
   unsigned k0 = (unsigned)p.seed[trial], k1 = (unsigned)((unsigned long long)p.seed[trial] >> 32);
   unsigned id_word = (unsigned)p.index[trial * p.index_stride + row], step = (unsigned)p.step[trial];
@@ -84,9 +87,8 @@ DV_FN void sample_kl(const sample_kl_args& p) {
       dv_sampled out = dv_sample_kl(mu[i], logvar[i], eps[i], g[i], r, floor);
       first[i] = out.z, second[i] = out.kl;
     }
-    bool there = !p.mask || i >= count || p.mask[trial * p.d + 4 * quad + i];
-    first[i] = there ? first[i] : 0.0f;
-    second[i] = there ? second[i] : 0.0f;
+    first[i] = there[i] ? first[i] : 0.0f;
+    second[i] = there[i] ? second[i] : 0.0f;
   }
   store<T>(p.first, at, first, count, vector);
   store<T>(p.second, at, second, count, vector);
