@@ -137,7 +137,7 @@ def test_a_broken_source_says_where():
         nvrtc.compile_("broken.cu", {"broken.cu": "__global__ void f() { undefined_thing(); }"}, "sm_90")
 
 
-def test_cubins_are_kept_and_a_cache_that_cannot_be_written_is_no_error(compiled, tmp_path, monkeypatch):
+def test_cubins_are_kept_and_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     tiny = {"tiny.cu": 'extern "C" __global__ void f() {}'}
     monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
     made = nvrtc.cubin("tiny.cu", tiny, "sm_90")
