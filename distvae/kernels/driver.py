@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import threading
 from collections.abc import Callable
 from functools import cache
 
@@ -49,13 +50,16 @@ def arch(device: int) -> str:
     return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
 
 
+_lock = threading.Lock()
 _modules: dict[tuple[int, str], ctypes.c_void_p] = {}
 _functions: dict[tuple[int, str, str], ctypes.c_void_p] = {}
 
 
 def _function(device: int, source: str, kernel: str, cubin: Callable[[str, str], bytes]) -> ctypes.c_void_p:
     key = device, source, kernel
-    if key not in _functions:
+    if key in _functions:
+        return _functions[key]
+    with _lock:  # autograd launches from threads of its own
         if key[:2] not in _modules:
             module = ctypes.c_void_p()
             _call("cuModuleLoadData", ctypes.byref(module), cubin(source, arch(device)))
@@ -63,7 +67,7 @@ def _function(device: int, source: str, kernel: str, cubin: Callable[[str, str],
         function = ctypes.c_void_p()
         _call("cuModuleGetFunction", ctypes.byref(function), _modules[key[:2]], kernel.encode())
         _functions[key] = function
-    return _functions[key]
+    return function
 
 
 def pack(args: tuple[Tensor | float | None, ...]) -> bytes:

@@ -12,6 +12,8 @@ import os
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from distvae.files import replacing
 
 OPTIONS = ("--std=c++17",)
@@ -42,9 +44,11 @@ def _candidates() -> list[str]:
         spec = importlib.util.find_spec(package)
         for folder in (spec.submodule_search_locations if spec else None) or ():
             found += sorted(Path(folder).glob(pattern), reverse=True)
-    names = [str(path) for path in found if "builtins" not in path.name and ".alt." not in path.name]
+    found = [path for path in found if "builtins" not in path.name and ".alt." not in path.name]
+    major = (torch.version.cuda or "13").partition(".")[0]
+    names = [str(path) for path in sorted(found, key=lambda path: not path.name.endswith(f".so.{major}"))]
     system = ctypes.util.find_library("nvrtc")
-    return [*names, "libnvrtc.so.13", "libnvrtc.so.12", *([system] if system else [])]
+    return [*names, f"libnvrtc.so.{major}", *([system] if system else [])]
 
 
 def version() -> tuple[int, int]:

@@ -187,14 +187,16 @@ def check(name, args, weights, atol, rtol, gtol):
 @pytest.mark.parametrize("name", ["log_marginals", "log_density"])
 @pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS.keys())
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_densities(emulated, name, shape, weights):
+def test_densities(emulated, monkeypatch, name, shape, weights):
+    monkeypatch.setattr(cuda, "_BLOCKS", 4)  # some blocks have several tiles, and some rows several blocks
     check(name, cloud(*shape), weights, 5e-6, 2e-6, 2e-5)
 
 
 @pytest.mark.parametrize("name", ["log_marginals", "log_density"])
 @pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS.keys())
-def test_points_far_from_every_component(emulated, name, weights):
+def test_points_far_from_every_component(emulated, monkeypatch, name, weights):
     """Logarithms and gradients where float32 exponentials are all 0."""
+    monkeypatch.setattr(cuda, "_BLOCKS", 1)
     z, mu, logvar = cloud(2, 66, 70, 3)
     z[:, ::5] += 30.0
     z[0, 1::5, 0] -= 1000.0
@@ -247,9 +249,11 @@ def test_a_component_at_infinity_and_bfloat16(emulated, name):
 
 
 @pytest.mark.parametrize("name", ["log_marginals", "log_density"])
-def test_the_order_of_threads_changes_nothing(emulated, name):
+@pytest.mark.parametrize("blocks", [1, 2048], ids=["many tiles a block", "one"])
+def test_the_order_of_threads_changes_nothing(emulated, monkeypatch, name, blocks):
     """A missing barrier would show: the fibers run to the next one in turn."""
-    args = cloud(1, 70, 130, 40)
+    monkeypatch.setattr(cuda, "_BLOCKS", blocks)
+    args = cloud(1, 70, 140, 40)
     args[0][:, 3] += 100.0
     results = []
     for backwards in (False, True):

@@ -15,7 +15,7 @@
 // Backward, w_ij = g_i exp(l_ij - lse_i), with s = a (z - mu):
 //     dz_id = -2 ln2 sum_j w a s,   dmu_jd = 2 ln2 a sum_i w s,   dlogvar_jd = ln2 sum_i w (s^2 - 1/(2 ln2))
 // in two kernels, by rows and by components. A block owns 64 of them and 32 dimensions; a tile's w pass through shared
-// memory. No atomics, and the same bits every time.
+// memory. Beyond 32 dimensions each block of dimensions computes Q again. No atomics, and the same bits every time.
 #include "device.h"
 #include "sums.h"
 
