@@ -230,6 +230,7 @@ def exit_code(e: Exception) -> int | None:
         "NothingToPlotError": 2,
         "BenchError": 2,
         "ResourcesError": 4,
+        "KernelsUnavailable": 4,
         "TrackerError": 4,
         "OutLockedError": 5,
     }

@@ -45,6 +45,14 @@ def pick(x: Tensor) -> ModuleType | Any:
     return reference if why else native
 
 
+def require() -> None:
+    """Raises KernelsUnavailable now if DISTVAE_KERNELS asks for what is not there, rather than in every trial."""
+    asked = choice()
+    for native in (cpu, cuda):
+        if asked == native.NAME and (why := native.unavailable()):
+            raise KernelsUnavailable(f"DISTVAE_KERNELS={asked}: {why}")
+
+
 def describe() -> str:
     """What `distvae doctor` prints: the back end of each device and why."""
     asked = choice()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distvae.kernels import backend
 from distvae.results import ledger, rows
 from distvae.results.provenance import git_sha
 from distvae.study import Study
@@ -70,7 +71,8 @@ def remaining(study: Study, ended: dict[str, Any]) -> list[tuple[Trial, dict[str
 def sweep(study: Study, out: Path, *, address: str | None = None, display: bool = True) -> Outcome:
     """Run (or resume) `study` into `out`. Idempotent: what has ended is never run again.
 
-    Raises OutLockedError if another sweep owns `out`."""
+    Raises OutLockedError if another sweep owns `out`, KernelsUnavailable if DISTVAE_KERNELS asks for what is not here."""
+    backend.require()
     with hold_out(out):
         ended, damaged = ledger.scan(out)
         write_plan(out, study, keep=set(ended))

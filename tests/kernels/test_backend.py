@@ -75,6 +75,19 @@ def test_a_wrong_choice_is_named_with_the_right_ones(ask):
         backend.pick(X)
 
 
+def test_a_sweep_asks_before_it_starts(ask, broken, tmp_path):
+    from distvae.cli import exit_code
+    from distvae.study import Study
+    from distvae.sweeps.run import sweep
+
+    for asked, said in (("cpu", "no compiler here"), ("gpu", "'gpu' is not one of")):
+        ask(asked)
+        with pytest.raises(backend.KernelsUnavailable, match=said) as e:
+            sweep(Study("x", ()), tmp_path / "out")
+        assert exit_code(e.value) == 4
+    assert not (tmp_path / "out").exists()
+
+
 def test_doctor_says_which_back_end_and_why(ask, broken, monkeypatch):
     monkeypatch.setattr(cuda, "unavailable", lambda: "no device")
     ask("auto")
