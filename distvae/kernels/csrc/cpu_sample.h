@@ -1,22 +1,23 @@
 // sample_kl: the noise of up to SAMPLES elements at a time, then the elements (kl.h).
 
-DV_FN void draw(const SampleJob& job, int64_t k, int64_t row, int64_t rows, uint32_t stream, uint32_t sample,
-                unsigned* w, int64_t stride) {  // words of `rows` examples: word by word, `stride` apart
-  const int64_t blocks = ceil_div(job.d, 4);
-  const dv_keys keys = dv_schedule((uint64_t)job.seed[k]);
-  const int64_t* index = job.index + k * job.index_stride + row;
-  for (int64_t i = 0; i < rows; ++i) {
-    const unsigned id = (unsigned)index[i];
-    unsigned* at = w + i * blocks;
-    for (int64_t j = 0; j < blocks; ++j) {
-      at[j] = id;
-      at[stride + j] = (stream << 24) + (unsigned)j;
-    }
-  }
-  const int64_t n = rows * blocks;
-  for (int64_t j = 0; j < n; j += DV_LANES) {  // buffers are long enough to finish the last vector
-    const dv_words out = dv_philox(keys, load(w + j), (unsigned)job.step[k], sample, load(w + stride + j));
+// Words of the blocks whose examples' ids are `ids` and whose places in a row are `places`: [4, n], word by word,
+// `stride` apart. Buffers are long enough to finish the last vector.
+DV_FN void draw(const dv_keys& keys, unsigned step, unsigned stream, unsigned sample, const unsigned* ids,
+                const unsigned* places, int64_t n, unsigned* w, int64_t stride) {
+  for (int64_t j = 0; j < n; j += DV_LANES) {
+    const dv_words out = dv_philox(keys, load(ids + j), step, sample, (stream << 24) + load(places + j));
     for (int word = 0; word < 4; ++word) __builtin_memcpy(w + word * stride + j, &out.w[word], sizeof out.w[word]);
+  }
+}
+
+DV_FN void fill_ids(const int64_t* index, int64_t rows, int64_t blocks, unsigned* ids) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const unsigned id = (unsigned)index[i], four[4] = {id, id, id, id};
+    int64_t j = 0;  // rounded up to fours: what is too much is overwritten by the next row
+    do {
+      __builtin_memcpy(ids + j, four, sizeof four);
+    } while ((j += 4) < blocks);
+    ids += blocks;
   }
 }
 
@@ -44,13 +45,19 @@ static void sample_task(const SampleJob& job, int64_t task) {
   const bool plain = p == 1.0f && floor == 0.0f;
   const int64_t stride = ceil_div(job.rows() * blocks, DV_LANES) * DV_LANES;
   Scratch words(16 * stride, false), eps(16 * stride + 64, false), keep(16 * stride + 64, false), soa(16 * stride, false);
+  Scratch numbers(8 * stride + 128);
+  unsigned *ids = numbers.words(), *places = ids + stride + 16;
+  for (int64_t j = 0; j < stride; ++j) places[j] = (unsigned)(j % blocks);
+  const dv_keys keys = dv_schedule((uint64_t)job.seed[k]);
+  const unsigned step = (unsigned)job.step[k];
   for (int64_t i = 0; i < 4 * stride + 16; ++i) keep.floats()[i] = 1.0f;
 
   for (int64_t chunk = first; chunk < last; ++chunk) {
     const int64_t row = chunk * job.rows(), rows = smaller(job.rows(), job.b - row), n = rows * blocks;
     unsigned* w = words.words();
     float *e = eps.floats(), *s = soa.floats();
-    draw(job, k, row, rows, job.stream, job.sample, w, stride);
+    fill_ids(job.index + k * job.index_stride + row, rows, blocks, ids);
+    draw(keys, step, job.stream, job.sample, ids, places, n, w, stride);
     for (int64_t j = 0; j < n; j += DV_LANES) {
       dv_f first_, second;
       for (int pair = 0; pair < 4; pair += 2) {
@@ -61,7 +68,7 @@ static void sample_task(const SampleJob& job, int64_t task) {
     }
     interleave(s, stride, n, e);
     if (p < 1.0f) {
-      draw(job, k, row, rows, 1u, 0u, w, stride);
+      draw(keys, step, 1u, 0u, ids, places, n, w, stride);
       for (int64_t j = 0; j < 4 * stride; ++j) s[j] = w[j] <= limit ? inverse : 0.0f;
       interleave(s, stride, n, keep.floats());
     }
