@@ -193,6 +193,12 @@ def test_densities(emulated, monkeypatch, name, shape, weights):
 
 
 @pytest.mark.parametrize("name", ["log_marginals", "log_density"])
+def test_the_last_row_has_the_first_component_next(emulated, name):
+    for shape, offset in (((2, 69, 70, 3), 1), ((1, 1, 1, 2), 0), ((1, 130, 130, 1), 0)):
+        check(name, cloud(*shape), (-2.0, -3.0, offset), 5e-6, 2e-6, 2e-5)
+
+
+@pytest.mark.parametrize("name", ["log_marginals", "log_density"])
 @pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS.keys())
 def test_points_far_from_every_component(emulated, monkeypatch, name, weights):
     """Logarithms and gradients where float32 exponentials are all 0."""
