@@ -258,7 +258,7 @@ def density_backward(
             w = g[trial, rows].double()[:, None] * torch.exp(l - lse[trial, rows][:, None])
             w = (w[..., None] if joint else w).masked_fill(out, 0.0)  # [rows, M, 1 or D]
             t = (zz[rows][:, None] - mm).masked_fill(out, 0.0)
-            tp = t * (-lv).exp()
+            tp = (t * (-lv).exp()).masked_fill(out, 0.0)
             dz[trial, rows] = -(w * tp).sum(1)
             dmu[trial] += (w * tp).sum(0)
             dlv[trial] += 0.5 * (w * (t * tp - 1.0)).sum(0)
