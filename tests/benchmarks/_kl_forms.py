@@ -8,7 +8,9 @@ before: no pass for a maximum (and no answer for a z that float32 puts out of re
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from functools import partial
 from itertools import product
 from typing import Any
@@ -248,9 +250,10 @@ def joint_gemm(z: Tensor, mu: Tensor, logvar: Tensor, *, chunk: int) -> Tensor:
 def keops() -> str:
     """ "" where KeOps can be used, else why not."""
     try:
-        import pykeops  # type: ignore[import-not-found]
+        with redirect_stdout(sys.stderr):  # stdout is for the result
+            import pykeops  # type: ignore[import-not-found]
 
-        pykeops.set_verbose(False)  # it prints on stdout, which is for the result
+        pykeops.set_verbose(False)
     except Exception as e:
         return f"pykeops: {type(e).__name__}: {str(e).splitlines()[0]}"
     return ""
