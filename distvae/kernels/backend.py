@@ -13,7 +13,7 @@ import os
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, float64
 
 from distvae.kernels import cpu, cuda, reference
 
@@ -34,9 +34,9 @@ def choice() -> str:
 def pick(x: Tensor) -> ModuleType | Any:
     """The module whose functions run on `x`. Raises KernelsUnavailable."""
     asked = choice()
-    if asked == "reference" or x.element_size() == 8:
+    if asked == "reference" or x.dtype == float64:
         return reference
-    native = {"cpu": cpu, "cuda": cuda}.get(x.device.type)
+    native = cpu if x.is_cpu else cuda if x.is_cuda else None
     if native is None or (asked != "auto" and asked != native.NAME):
         return reference
     why = native.unavailable()

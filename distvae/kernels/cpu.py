@@ -105,19 +105,23 @@ def _float(x: Tensor) -> Tensor:
 
 
 def _sample(mu: Tensor, logvar: Tensor, rest: tuple[Any, ...], gz: Tensor | None, gkl: Tensor | None):
+    # spelled out: a small call costs more in Python than in C++
     seed, step, index, r, p_keep, floor, mask, stream, sample = rest
     k, b, d = mu.shape
-    inputs = [_float(mu), _float(logvar), *(x.contiguous() for x in (seed, step, index, r, p_keep, floor))]
+    dtype = mu.dtype
+    if dtype != torch.float32:
+        mu, logvar, gz, gkl = (None if x is None else x.float() for x in (mu, logvar, gz, gkl))
+    seed, step, index = seed.contiguous(), step.contiguous(), index.contiguous()  # names keep copies alive
+    r, p_keep, floor = r.contiguous(), p_keep.contiguous(), floor.contiguous()
     mask = None if mask is None else mask.contiguous()
-    grads = [None if g is None else _float(g) for g in (gz, gkl)]
-    first, second = torch.empty_like(inputs[0]), torch.empty_like(inputs[0])
-    stride = 0 if index.dim() == 1 else b
-    pointers = [_at(x) for x in inputs]
-    _run(
-        "dv_sample_kl",
-        SampleJob(k, b, d, stride, *pointers, _at(mask), stream, sample, _at(first), _at(second), *map(_at, grads)),
-    )
-    return first.to(mu.dtype), second.to(mu.dtype)
+    first, second = torch.empty_like(mu), torch.empty_like(mu)
+    job = SampleJob(
+        k, b, d, 0 if index.dim() == 1 else b, mu.data_ptr(), logvar.data_ptr(), seed.data_ptr(),
+        step.data_ptr(), index.data_ptr(), r.data_ptr(), p_keep.data_ptr(), floor.data_ptr(), _at(mask), stream, sample,
+        first.data_ptr(), second.data_ptr(), _at(gz), _at(gkl),
+    )  # fmt: skip
+    _run("dv_sample_kl", job)
+    return (first, second) if dtype == torch.float32 else (first.to(dtype), second.to(dtype))
 
 
 def sample_kl(mu: Tensor, logvar: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

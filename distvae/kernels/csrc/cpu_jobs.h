@@ -3,7 +3,7 @@
 static const int64_t ROWS = 64;     // rows a task of the densities takes
 static const int64_t TILE = 64;     // components of the joint density held at a time
 static const int64_t STRIP = 256;   // components of a marginal held at a time
-static const int64_t SAMPLES = 1024;  // elements of sample_kl that share a buffer of noise
+static const int64_t SAMPLES = 512;  // elements of sample_kl that share a buffer of noise
 static const int64_t LINE = 64;     // elements of mixture_kl at a time
 
 // No std templates in code that is compiled per instruction set: an instantiation is shared by all of them, and one

@@ -47,7 +47,7 @@ DV_FN void copy_strip(const DensityJob& job, Strip& s, int64_t i, int64_t j0, in
 }
 
 DV_FN dv_f pairs(dv_f z, dv_f mu, dv_f a, dv_f c) {  // 2^e, e <= 0
-  const dv_f u = a * (z - mu);
+  const dv_f u = a * (mu - z);
   return dv_exp2(dv_fma(-u, u, c));
 }
 

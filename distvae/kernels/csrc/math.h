@@ -16,15 +16,27 @@ DV_FN dv_f dv_from_int(dv_i x) { return (float)x; }
 
 DV_FN dv_f dv_infinity() { return dv_as_float(dv_as_int(dv_k(0.0f)) + 0x7f800000); }
 
+// c0 + c1 x + ... + c5 x^5. On vectors by pairs (Estrin): Horner's chain is longer than a CPU can look ahead. A GPU has
+// other threads to run meanwhile, and would pay for the squares.
+DV_FN dv_f dv_poly(dv_f x, float c0, float c1, float c2, float c3, float c4, float c5) {
+#ifdef DV_VECTOR
+  const dv_f xx = x * x, low = dv_fma(dv_k(c1), x, dv_k(c0)), middle = dv_fma(dv_k(c3), x, dv_k(c2));
+  return dv_fma(dv_fma(dv_fma(dv_k(c5), x, dv_k(c4)), xx, middle), xx, low);
+#else
+  return dv_fma(dv_fma(dv_fma(dv_fma(dv_fma(c5, x, c4), x, c3), x, c2), x, c1), x, c0);
+#endif
+}
+
 DV_FN dv_f dv_scale(dv_f p, dv_f shifted) {  // p 2^n, n in the low bits of `shifted`
   return dv_as_float(dv_as_int(p) + (dv_i)((dv_u)dv_as_int(shifted) << 23));
 }
 
-DV_FN dv_f dv_exp2(dv_f x) {  // 7.5e-8 and rounding; x is clamped to [-126, 127], so nothing is denormal; NaN stays
-  x = dv_at_most(dv_k(127.0f), dv_at_least(dv_k(-126.0f), x));
+// 2^x for x <= 127: 7.5e-8 and rounding; x is at least taken to be -126, so nothing is denormal; NaN stays
+DV_FN dv_f dv_exp2(dv_f x) {
+  x = dv_at_least(dv_k(-126.0f), x);
   const dv_f shifted = x + dv_k(12582912.0f);  // 1.5 * 2^23: the integer nearest x, in the low bits
   const dv_f f = x - (shifted - dv_k(12582912.0f));
-  dv_f p = dv_fma(dv_k(0.00132764725f), f, dv_k(0.00967554189f));
+  dv_f p = dv_fma(dv_k(0.00132764725f), f, dv_k(0.00967554189f));  // Horner: sums over pairs are bound by throughput
   p = dv_fma(p, f, dv_k(0.0555071309f));
   p = dv_fma(p, f, dv_k(0.240221202f));
   p = dv_fma(p, f, dv_k(0.693146944f));
@@ -38,23 +50,17 @@ DV_FN dv_f dv_exp(dv_f x) {  // 3.3e-9 and rounding; below -87.3 the smallest no
   const dv_f n = shifted - dv_k(12582912.0f);
   dv_f f = dv_fma(n, dv_k(-0.693145752f), y);
   f = dv_fma(n, dv_k(-1.42860677e-6f), f);
-  dv_f p = dv_fma(dv_k(0.00138131448f), f, dv_k(0.00836941879f));
-  p = dv_fma(p, f, dv_k(0.041668456f));
-  p = dv_fma(p, f, dv_k(0.166665152f));
-  p = dv_fma(p, f, dv_k(0.49999994f));
-  p = dv_fma(p * f, f, f) + dv_k(1.0f);
+  const dv_f ff = f * f, low = dv_fma(dv_k(0.166665152f), f, dv_k(0.49999994f));
+  const dv_f high = dv_fma(dv_k(0.00138131448f), ff, dv_fma(dv_k(0.00836941879f), f, dv_k(0.041668456f)));
+  const dv_f p = dv_fma(dv_fma(high, ff, low), ff, f) + dv_k(1.0f);
   return x > dv_k(88.7f) ? dv_infinity() : dv_scale(p, shifted);
 }
 
 DV_FN dv_f dv_exp_minus_1_minus_of(dv_f x, dv_f exp_x) {  // e^x - 1 - x, relatively accurate near 0
   const dv_f s = dv_at_most(dv_k(0.5f), dv_at_least(dv_k(-0.5f), x));
-  dv_f p = dv_fma(dv_k(2.75573192e-6f), s, dv_k(2.48015873e-5f));
-  p = dv_fma(p, s, dv_k(1.98412698e-4f));
-  p = dv_fma(p, s, dv_k(1.38888889e-3f));
-  p = dv_fma(p, s, dv_k(8.33333333e-3f));
-  p = dv_fma(p, s, dv_k(4.16666667e-2f));
-  p = dv_fma(p, s, dv_k(1.66666667e-1f));
-  p = dv_fma(p, s, dv_k(0.5f));
+  const dv_f ss = s * s, high = dv_fma(dv_k(2.75573192e-6f), s, dv_k(2.48015873e-5f));
+  const dv_f low = dv_poly(s, 0.5f, 1.66666667e-1f, 4.16666667e-2f, 8.33333333e-3f, 1.38888889e-3f, 1.98412698e-4f);
+  const dv_f p = dv_fma(high, ss * ss * ss, low);
   return s == x ? p * s * s : (exp_x - dv_k(1.0f)) - x;
 }
 
@@ -62,15 +68,10 @@ DV_FN dv_f dv_exp_minus_1_minus(dv_f x) { return dv_exp_minus_1_minus_of(x, dv_e
 
 // x - ln(1 + x) for x in [sqrt(1/2) - 1, sqrt(2) - 1], relatively accurate: x^2/2 - x^3 P(x), 7.5e-10
 DV_FN dv_f dv_minus_log1p(dv_f x) {
-  dv_f p = dv_fma(dv_k(0.0674459189f), x, dv_k(-0.116748244f));
-  p = dv_fma(p, x, dv_k(0.118885905f));
-  p = dv_fma(p, x, dv_k(-0.124057524f));
-  p = dv_fma(p, x, dv_k(0.14219521f));
-  p = dv_fma(p, x, dv_k(-0.166679859f));
-  p = dv_fma(p, x, dv_k(0.200021192f));
-  p = dv_fma(p, x, dv_k(-0.250000089f));
-  p = dv_fma(p, x, dv_k(0.333333135f));
-  return x * x * dv_fma(-p, x, dv_k(0.5f));
+  const dv_f low = dv_poly(x, 0.333333135f, -0.250000089f, 0.200021192f, -0.166679859f, 0.14219521f, -0.124057524f);
+  const dv_f high = dv_fma(dv_fma(dv_k(0.0674459189f), x, dv_k(-0.116748244f)), x, dv_k(0.118885905f));
+  const dv_f xx = x * x, p = dv_fma(high, xx * xx * xx, low);
+  return xx * dv_fma(-p, x, dv_k(0.5f));
 }
 
 struct dv_split {
