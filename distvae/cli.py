@@ -170,9 +170,9 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="overhead")],
+    name: Annotated[str, typer.Argument(help="overhead, kl or kl_gpu")],
     as_json: Json = False,
-    trials: Annotated[int, typer.Option(min=2, help="trials on each side")] = 8,
+    trials: Annotated[int, typer.Option(min=2, help="overhead: trials on each side")] = 8,
 ) -> None:
     """Time distvae against the obvious alternative, side by side, in one run."""
     from distvae.bench import load, render

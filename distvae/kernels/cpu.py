@@ -110,7 +110,8 @@ def _sample(mu: Tensor, logvar: Tensor, rest: tuple[Any, ...], gz: Tensor | None
     k, b, d = mu.shape
     dtype = mu.dtype
     if dtype != torch.float32:
-        mu, logvar, gz, gkl = (None if x is None else x.float() for x in (mu, logvar, gz, gkl))
+        mu, logvar = mu.float(), logvar.float()
+        gz, gkl = (None if g is None else g.float() for g in (gz, gkl))
     seed, step, index = seed.contiguous(), step.contiguous(), index.contiguous()  # names keep copies alive
     r, p_keep, floor = r.contiguous(), p_keep.contiguous(), floor.contiguous()
     mask = None if mask is None else mask.contiguous()
