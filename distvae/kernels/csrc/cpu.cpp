@@ -31,6 +31,8 @@ namespace baseline {
 #define DV_LANES 4
 #include "cpu_vector.h"
 DV_FN dv_f dv_fma(dv_f a, dv_f b, dv_f c) { return a * b + c; }
+DV_FN dv_f dv_round(dv_f x) { return (x + 12582912.0f) - 12582912.0f; }  // of |x| < 2^22
+DV_FN dv_i dv_to_int(dv_f x) { return __builtin_convertvector(x, dv_i); }  // of whole numbers
 DV_FN dv_f dv_at_least(dv_f low, dv_f x) { return low > x ? low : x; }
 DV_FN dv_f dv_at_most(dv_f high, dv_f x) { return high < x ? high : x; }
 DV_FN dv_f dv_sqrt(dv_f x) {
@@ -52,6 +54,8 @@ DV_FN dv_f dv_fma(dv_f a, dv_f b, dv_f c) { return _mm256_fmadd_ps(a, b, c); }
 DV_FN dv_f dv_at_least(dv_f low, dv_f x) { return _mm256_max_ps(low, x); }
 DV_FN dv_f dv_at_most(dv_f high, dv_f x) { return _mm256_min_ps(high, x); }
 DV_FN dv_f dv_sqrt(dv_f x) { return _mm256_sqrt_ps(x); }
+DV_FN dv_f dv_round(dv_f x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+DV_FN dv_i dv_to_int(dv_f x) { return (dv_i)_mm256_cvtps_epi32(x); }
 DV_FN dv_l dv_product(dv_l a, dv_l b) { return (dv_l)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
 #include "cpu_isa.h"
 #undef DV_LANES
@@ -67,6 +71,8 @@ DV_FN dv_f dv_fma(dv_f a, dv_f b, dv_f c) { return _mm512_fmadd_ps(a, b, c); }
 DV_FN dv_f dv_at_least(dv_f low, dv_f x) { return _mm512_max_ps(low, x); }
 DV_FN dv_f dv_at_most(dv_f high, dv_f x) { return _mm512_min_ps(high, x); }
 DV_FN dv_f dv_sqrt(dv_f x) { return _mm512_sqrt_ps(x); }
+DV_FN dv_f dv_round(dv_f x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+DV_FN dv_i dv_to_int(dv_f x) { return (dv_i)_mm512_cvtps_epi32(x); }
 DV_FN dv_l dv_product(dv_l a, dv_l b) { return (dv_l)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
 #include "cpu_isa.h"
 #undef DV_LANES

@@ -46,9 +46,11 @@ DV_FN void copy_strip(const DensityJob& job, Strip& s, int64_t i, int64_t j0, in
   }
 }
 
-DV_FN dv_f pairs(dv_f z, dv_f mu, dv_f a, dv_f c) {  // 2^e, e <= 0
-  const dv_f u = a * (mu - z);
-  return dv_exp2(dv_fma(-u, u, c));
+// to + 2^e, e <= 0: dv_exp2 with 2^n as a factor, so that the last product and the sum are one operation
+DV_FN dv_f add_pairs(dv_f to, dv_f z, dv_f mu, dv_f a, dv_f c) {
+  const dv_f u = a * (mu - z), e = dv_at_least(dv_k(-126.0f), dv_fma(-u, u, c)), n = dv_round(e);
+  const dv_i bits = dv_to_int(dv_fma(n, dv_k(8388608.0f), dv_k(1065353216.0f)));  // (n + 127) 2^23
+  return dv_fma(dv_exp2_fraction(e - n), dv_as_float(bits), to);
 }
 
 DV_FN void sum_four(const float* z, const float* mu, const float* a, const float* c, int64_t n, double* out) {
@@ -56,10 +58,10 @@ DV_FN void sum_four(const float* z, const float* mu, const float* a, const float
   dv_f s0 = {}, s1 = {}, s2 = {}, s3 = {};
   for (int64_t j = 0; j < n; j += DV_LANES) {
     const dv_f mu_ = load(mu + j), a_ = load(a + j), c_ = load(c + j);
-    s0 += pairs(z0, mu_, a_, c_);
-    s1 += pairs(z1, mu_, a_, c_);
-    s2 += pairs(z2, mu_, a_, c_);
-    s3 += pairs(z3, mu_, a_, c_);
+    s0 = add_pairs(s0, z0, mu_, a_, c_);
+    s1 = add_pairs(s1, z1, mu_, a_, c_);
+    s2 = add_pairs(s2, z2, mu_, a_, c_);
+    s3 = add_pairs(s3, z3, mu_, a_, c_);
   }
   out[0] += (double)sum(s0);
   out[1] += (double)sum(s1);
@@ -70,7 +72,7 @@ DV_FN void sum_four(const float* z, const float* mu, const float* a, const float
 DV_FN double sum_one(float z, const float* mu, const float* a, const float* c, int64_t n) {
   const dv_f z_ = dv_k(z);
   dv_f s = {};
-  for (int64_t j = 0; j < n; j += DV_LANES) s += pairs(z_, load(mu + j), load(a + j), load(c + j));
+  for (int64_t j = 0; j < n; j += DV_LANES) s = add_pairs(s, z_, load(mu + j), load(a + j), load(c + j));
   return (double)sum(s);
 }
 

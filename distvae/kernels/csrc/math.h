@@ -31,17 +31,19 @@ DV_FN dv_f dv_scale(dv_f p, dv_f shifted) {  // p 2^n, n in the low bits of `shi
   return dv_as_float(dv_as_int(p) + (dv_i)((dv_u)dv_as_int(shifted) << 23));
 }
 
-// 2^x for x <= 127: 7.5e-8 and rounding; x is at least taken to be -126, so nothing is denormal; NaN stays
-DV_FN dv_f dv_exp2(dv_f x) {
-  x = dv_at_least(dv_k(-126.0f), x);
-  const dv_f shifted = x + dv_k(12582912.0f);  // 1.5 * 2^23: the integer nearest x, in the low bits
-  const dv_f f = x - (shifted - dv_k(12582912.0f));
-  dv_f p = dv_fma(dv_k(0.00132764725f), f, dv_k(0.00967554189f));  // Horner: sums over pairs are bound by throughput
+// 2^f for |f| <= 1/2: 7.5e-8 and rounding. Horner: sums over pairs are bound by throughput.
+DV_FN dv_f dv_exp2_fraction(dv_f f) {
+  dv_f p = dv_fma(dv_k(0.00132764725f), f, dv_k(0.00967554189f));
   p = dv_fma(p, f, dv_k(0.0555071309f));
   p = dv_fma(p, f, dv_k(0.240221202f));
   p = dv_fma(p, f, dv_k(0.693146944f));
-  p = dv_fma(p, f, dv_k(1.0f));
-  return dv_scale(p, shifted);
+  return dv_fma(p, f, dv_k(1.0f));
+}
+
+DV_FN dv_f dv_exp2(dv_f x) {  // x <= 127; x is at least taken to be -126, so nothing is denormal; NaN stays
+  x = dv_at_least(dv_k(-126.0f), x);
+  const dv_f shifted = x + dv_k(12582912.0f);  // 1.5 * 2^23: the integer nearest x, in the low bits
+  return dv_scale(dv_exp2_fraction(x - (shifted - dv_k(12582912.0f))), shifted);
 }
 
 DV_FN dv_f dv_exp(dv_f x) {  // 3.3e-9 and rounding; below -87.3 the smallest normal number, above 88.7 infinity
