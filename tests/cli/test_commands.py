@@ -188,7 +188,7 @@ def test_sync_brings_the_ledger_to_mlflow(capsys, out):
         (["status", "{out}/nowhere"], "holds no sweep (no plan.parquet, no points/)"),
         (["ui", "{out}/nowhere"], "holds no sweep"),
         (["export", "{out}/../s.yaml"], "exists and is not a directory"),
-        (["bench", "speed"], "bench: 'speed' is not one of overhead"),
+        (["bench", "speed"], "bench: 'speed' is not one of kl, kl_gpu, overhead"),
     ],
 )  # fmt: skip
 def test_bad_options_exit_2_and_say_what_is_allowed(capsys, out, args, said):

@@ -131,7 +131,7 @@ quiet = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, Hea
 
 
 @given(st.lists(edit, min_size=1, max_size=4))
-@settings(quiet, max_examples=1300)
+@settings(quiet, max_examples=700)
 def test_damaged_text(edits):
     check(damage(BASE, edits))
 
@@ -143,7 +143,7 @@ def test_damaged_text(edits):
         max_size=3,
     )
 )
-@settings(quiet, max_examples=500)
+@settings(quiet, max_examples=300)
 def test_damaged_trees(changes):
     data = parse(BASE, lambda line, column: "", []).plain()  # type: ignore[union-attr]
     for path, value in changes:

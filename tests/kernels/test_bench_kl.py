@@ -22,11 +22,15 @@ def module(run):
     return sys.modules[run.__module__]
 
 
-def test_every_row_is_filled_and_every_form_is_right(run):
+IN_PROCESS = tuple(form for form in FORMS if form != "memory")  # memory is measured in processes of its own
+
+
+@pytest.mark.parametrize("forms", [IN_PROCESS, pytest.param(FORMS, marks=pytest.mark.slow)], ids=["quick", "all"])
+def test_every_row_is_filled_and_every_form_is_right(run, forms):
     lines: list[str] = []
-    result = json.loads(json.dumps(run(say=lines.append, quick=True, rows=FORMS)))
+    result = json.loads(json.dumps(run(say=lines.append, quick=True, rows=forms)))
     rows = result["rows"]
-    assert {name.partition(" ")[0].strip(",") for name in rows} == set(FORMS) and len(lines) > 10
+    assert {name.partition(" ")[0].strip(",") for name in rows} == set(forms) and len(lines) > 10
     for name in ("marginals", "both", "joint"):
         errors = rows[name]["relative_error"]
         assert set(errors) == set(rows[name]["seconds"]) and "ours" in errors
@@ -37,7 +41,8 @@ def test_every_row_is_filled_and_every_form_is_right(run):
             if claim.get("ratio") is not None:
                 assert claim["reached"] in (True, False) and claim["ratio"] > 0
     assert rows["sample_kl [2, 8, 4]"]["relative_error"]["ours"] < 1e-5
-    assert rows["memory"]["extra_mb"]["ours"]["128"] >= 0 and 0 < rows["share, batch 8"]["share"] < 1.5
+    assert 0 < rows["share, batch 8"]["share"] < 1.5
+    assert "memory" not in forms or rows["memory"]["extra_mb"]["ours"]["128"] >= 0
 
 
 @pytest.mark.parametrize("kind", ["marginals", "joint", "both"])

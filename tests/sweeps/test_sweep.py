@@ -175,6 +175,7 @@ assert all(p.read_bytes() == blob for p, blob in before.items())
 """
 
 
+@pytest.mark.slow
 def test_an_edited_config_trains_only_what_is_new(tmp_path):
     """From Python, one sweep after the other in one process."""
     config, out = write_config(tmp_path, epochs=2, seeds=1), tmp_path / "out"
