@@ -37,10 +37,9 @@ REGISTERS = {  # the most of any architecture; the __launch_bounds__ ask for no 
 
 @pytest.fixture(autouse=True)
 def needs_nvrtc():
-    try:
-        nvrtc.library()
-    except nvrtc.CompileError as e:
-        pytest.skip(str(e))
+    if torch.version.cuda is None:
+        pytest.skip("torch is a CPU build: NVRTC does not come with it")
+    nvrtc.library()  # a torch built for CUDA brings it: not to find it is a failure
 
 
 @cache
