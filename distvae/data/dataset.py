@@ -5,13 +5,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distvae.kernels import philox
 from distvae.kernels.philox import Stream
+from distvae.part import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPart(Part):
+    """Defaults: pixels in [0, 1] of no particular number of levels, no labels."""
+
+    draws: ClassVar[bool] = False  # does `seed` change the examples, or only their order?
+    classes: ClassVar[int | None] = None  # of the labels; None: it has none
+    unit: ClassVar[bool] = True  # is x in [0, 1]?
+    binarize: ClassVar[str] = "none"
+
+    @property
+    def label(self) -> str:
+        """The curve's `data`: results of two labels are never compared."""
+        return self.type  # type: ignore[attr-defined]
+
+    @property
+    def levels(self) -> int | None:
+        """Levels of a pixel: 256, 2, ...; None if it is real."""
+        return None
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """x_shape, None if it is not known before loading."""
+        return None
 
 
 class DataError(Exception):
@@ -25,9 +51,15 @@ class Split:
     x: NDArray[np.generic]  # [N, *x_shape] uint8 0..255 or float32
     y: NDArray[np.int64] | None  # [N] class labels
     index: NDArray[np.int64]  # [N]
+    factors: NDArray[np.int64] | None = None  # [N, F] factors of variation, where they are known
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def first(self, n: int) -> Split:
+        """The first `n` examples, labels and factors with them."""
+        some = (None if a is None else a[:n] for a in (self.x, self.y, self.index, self.factors))
+        return Split(*some)  # type: ignore[arg-type]
 
     def pixels(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         """Rows as float32; uint8 pixels become [0, 1]."""

@@ -8,20 +8,28 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from distvae.data.dataset import Dataset, Split, stratified
-from distvae.part import Hyper, Part
+from distvae.data.dataset import DataPart, Dataset, Split, stratified
+from distvae.part import Hyper
 
 _SPLIT_SEED = 0  # the split is part of the data set's identity, not a knob
 
 
 @dataclass(frozen=True, kw_only=True)
-class Digits(Part):
+class Digits(DataPart):
     """scikit-learn's handwritten digits, 8x8, bundled."""
 
     type: Literal["digits"] = "digits"
     seed: Annotated[int, Hyper(low=0, high=2**63 - 1, doc="order of the training examples")] = 0
 
-    draws: ClassVar[bool] = False  # does `seed` change the examples, or only their order?
+    classes: ClassVar[int | None] = 10
+
+    @property
+    def levels(self) -> int:
+        return 17
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1, 8, 8)
 
     def load(self) -> Dataset:
         from sklearn.datasets import load_digits

@@ -6,13 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from distvae.data.dataset import Dataset
+from distvae.data.dataset import DataPart, Dataset
 from distvae.data.idx import load_idx
-from distvae.part import Hyper, Part
+from distvae.part import Hyper
 
 
 @dataclass(frozen=True, kw_only=True)
-class FashionMnist(Part):
+class FashionMnist(DataPart):
     """Fashion-MNIST, 28x28, grey."""
 
     type: Literal["fashion_mnist"] = "fashion_mnist"
@@ -26,7 +26,15 @@ class FashionMnist(Part):
     valid: Annotated[int, Hyper(low=0, below=60_000, doc="training images held out, stratified; 0 = none")] = 5_000
     seed: Annotated[int, Hyper(low=0, high=2**63 - 1, doc="order of the training examples")] = 0
 
-    draws: ClassVar[bool] = False
+    classes: ClassVar[int | None] = 10
+
+    @property
+    def levels(self) -> int:
+        return 256
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1, 28, 28)
 
     def load(self) -> Dataset:
         return load_idx("fashion_mnist", "FashionMNIST", root=self.root, download=self.download, valid=self.valid)

@@ -14,14 +14,14 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.data.dataset import Dataset, Split
+from distvae.data.dataset import DataPart, Dataset, Split
 from distvae.kernels import philox
 from distvae.kernels.philox import Stream
-from distvae.part import Hyper, Part
+from distvae.part import Hyper
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gaussian(Part):
+class Gaussian(DataPart):
     """Gaussian vectors whose covariance is exact in every split."""
 
     type: Literal["gaussian"] = "gaussian"
@@ -34,6 +34,11 @@ class Gaussian(Part):
     seed: Annotated[int, Hyper(low=0, high=2**63 - 1, doc="the draw, and the order of the training examples")] = 0
 
     draws: ClassVar[bool] = True
+    unit: ClassVar[bool] = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.eigenvalues),)
 
     def __post_init__(self) -> None:
         d = len(self.eigenvalues)

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from distvae.batch import Batch
-from distvae.part import Hyper, Part, hold
+from distvae.likelihoods.likelihood import LikelihoodPart
+from distvae.part import Hyper, hold
 
 Mode = Literal["fixed", "learned", "optimal", "optimal_per_image"]
 LOG_SIGMA_MIN = -6.0
@@ -31,7 +32,7 @@ MSE_MIN = 1e-8  # per pixel: below it a perfect reconstruction's density would b
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gaussian(Part):
+class Gaussian(LikelihoodPart):
     """Gaussian pixels with sigma_x fixed, learned, or optimal (S4)."""
 
     type: Literal["gaussian"] = "gaussian"
@@ -62,11 +63,7 @@ class Gaussian(Part):
 
     @property
     def calibrated(self) -> bool:
-        """Does evaluation need sigma_x frozen from the training examples first?"""
         return self.mode == "optimal"
-
-    def width(self, x_shape: Sequence[int]) -> int:
-        return math.prod(x_shape)
 
     def build(self, x_shape: Sequence[int]) -> GaussianLikelihood:
         return GaussianLikelihood(self)

@@ -3,5 +3,6 @@
 from distvae.nets.mlp import Mlp
 
 Net = Mlp
+Conditioning = Mlp
 
 __all__ = ["Mlp", "Net"]

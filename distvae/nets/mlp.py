@@ -34,7 +34,7 @@ class Mlp(Part):
         """`[B, *x_shape] -> [B, width]`; `head_bias=False` drops the last layer's bias (a batch norm follows)."""
         return nn.Sequential(nn.Flatten(), *self._layers([math.prod(x_shape), *self.hidden, width], head_bias))
 
-    def decoder(self, latent_dim: int, width: int) -> nn.Module:
+    def decoder(self, latent_dim: int, width: int, x_shape: Sequence[int]) -> nn.Module:
         """`[..., latent_dim] -> [..., width]`"""
         return nn.Sequential(*self._layers([latent_dim, *reversed(self.hidden), width]))
 

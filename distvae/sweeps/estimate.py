@@ -65,7 +65,7 @@ def _group(group: str, n: int, study: Study) -> dict[str, Any]:
         "trials": n,
         "posterior": first.vae.posterior.type,
         "prior": first.vae.prior.type,
-        "data": first.data.type,
+        "data": first.data.label,
     }
 
 
