@@ -60,6 +60,9 @@ def _gradient(trial: Trial) -> Iterator[Refusal]:
     if objective.pathwise and not pathwise:
         why = f"{objective.type} is trained through z, and {estimator.type} passes no exact gradient through it"
         yield "objective", f"{why} (use objective: {{type: elbo}}, or a posterior with estimator: {{type: pathwise}})"
+    if vae.likelihood.whole_batch and not estimator.whole_batch:
+        why = f"sigma_x estimated from the batch ties its examples together, and {estimator.type} takes each by itself"
+        yield "vae.likelihood", f"{why} (use mode: per_image, learned or fixed)"
     least = getattr(estimator, "least_samples", 1)
     if trial.train.samples < least:
         why = f"{trial.train.samples} sample a step, and {estimator.type} with its baseline needs {least}"
