@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from distvae.batch import Batch
 from distvae.likelihoods.likelihood import LikelihoodPart, bytes_of
@@ -39,8 +40,9 @@ class Categorical256Likelihood(nn.Module):
     def nll(self, y: Tensor, x: Tensor, batch: Batch) -> Tensor:
         """-log p(x|z) `[B, S]` nats of logits `y` `[B, S, 256 P]` and pixels `x` `[B, P]`."""
         logits = y.unflatten(-1, (256, -1))  # [B, S, 256, P]
-        byte = bytes_of(x)[:, None, None].expand(-1, logits.shape[1], -1, -1)  # [B, S, 1, P]
-        return (logits.logsumexp(-2) - logits.gather(-2, byte).squeeze(-2)).sum(-1)
+        byte = bytes_of(x)[:, None].expand(-1, logits.shape[1], -1)  # [B, S, P]
+        each = cross_entropy(logits.flatten(0, 1), byte.flatten(0, 1), reduction="none")
+        return each.sum(-1).unflatten(0, byte.shape[:2])
 
     def mean(self, y: Tensor) -> Tensor:
         """E[x|z] `[..., P]`."""

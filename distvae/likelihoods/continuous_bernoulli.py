@@ -40,11 +40,10 @@ class ContinuousBernoulli(LikelihoodPart):
 class ContinuousBernoulliLikelihood(nn.Module):
     def nll(self, y: Tensor, x: Tensor, batch: Batch) -> Tensor:
         """-log p(x|z) `[B, S]` nats of logits `y` `[B, S, P]` and pixels `x` `[B, P]` in [0, 1]."""
+        up = y >= 0  # the two forms are equal: by the sign of l neither is a difference of large numbers
+        a = torch.where(up, y, -y)  # not y.abs(), whose gradient at 0 is 0
         x = x[:, None]
-        # the two forms are equal; by the sign of l, so that neither is a difference of large numbers
-        return torch.where(
-            y > 0, log_decay(y.clamp_min(0.0)) + y * (1.0 - x), log_decay((-y).clamp_min(0.0)) - y * x
-        ).sum(-1)
+        return (log_decay(a) + a * torch.where(up, 1.0 - x, x)).sum(-1)
 
     def mean(self, y: Tensor) -> Tensor:
         """E[x|z], the shape of `y`."""

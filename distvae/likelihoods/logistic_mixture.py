@@ -24,7 +24,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from distvae.batch import Batch
 from distvae.likelihoods.likelihood import LikelihoodPart, bytes_of
@@ -82,5 +82,5 @@ class LogisticMixtureLikelihood(nn.Module):
     def _mixture(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log pi, means and log scales `[..., M, P]`, the latter two in bytes."""
         logits, mean, raw = y.unflatten(-1, (3, self.components, -1)).unbind(-3)
-        log_s = self.log_scale_min + softplus(raw - self.log_scale_min)
+        log_s = torch.logaddexp(raw, self.log_scale_min)  # = min + softplus(raw - min)
         return logits.log_softmax(-2), 127.5 * (1.0 + mean), log_s + math.log(127.5)
