@@ -98,7 +98,7 @@ def trained(loss_of, dim=3):
         return y, kl
 
     optimizer = torch.optim.LBFGS(
-        parameters, lr=1.0, max_iter=2000, tolerance_grad=1e-10, tolerance_change=1e-16, line_search_fn="strong_wolfe"
+        parameters, lr=1.0, max_iter=2000, tolerance_grad=1e-6, tolerance_change=1e-13, line_search_fn="strong_wolfe"
     )
 
     def closure():

@@ -87,7 +87,7 @@ def test_two_modes_are_learned():
     likelihood, x = built(part, 1), torch.tensor([[40.0], [200.0]], dtype=F) / 255
     y = (0.1 * randn(6)).requires_grad_()
     optimizer = torch.optim.Adam([y], lr=0.05)
-    for _ in range(400):
+    for _ in range(280):
         optimizer.zero_grad()
         loss = ask(likelihood, y.expand(2, 1, 6), x).mean()
         loss.backward()
