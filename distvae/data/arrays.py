@@ -4,6 +4,7 @@ taken; and images in any usual layout as `[N, C, H, W]`."""
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -40,7 +41,7 @@ class Archive:
             if dtype.str[1:] not in dtypes:
                 raise DataError(f"{self.path}: {key} is {dtype}, expected {_or(str(np.dtype(d)) for d in dtypes)}")
             if shape and (
-                len(found) != len(shape) or any(a not in (b, None) for a, b in zip(found, shape, strict=True))
+                len(found) != len(shape) or any(b not in (a, None) for a, b in zip(found, shape, strict=True))
             ):
                 expected = ", ".join("any" if n is None else str(n) for n in shape)
                 raise DataError(f"{self.path}: {key} has shape {list(found)}, expected [{expected}]")
@@ -60,9 +61,7 @@ class Archive:
             raise DataError(f"{self.path}: no array {key!r} (it has {', '.join(self.keys) or 'none'})")
         try:
             with self.file.open(f"{key}.npy") as f:
-                version = npy.read_magic(f)
-                read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-                shape, _, dtype = read(f)
+                shape, dtype = _header(f)
                 if dtype.hasobject:
                     raise DataError(f"{self.path}: {key} is pickled, and nothing here unpickles: save it as numbers")
                 size = self.file.getinfo(f"{key}.npy").file_size
@@ -72,6 +71,16 @@ class Archive:
                 yield f, shape, dtype  # type: ignore[misc]
         except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as e:
             raise DataError(f"{self.path}: {key} cannot be read: {e}. Is the file whole?") from e
+
+
+def _header(f: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of an open `.npy`, which is left at its first byte of data."""
+    version = npy.read_magic(f)
+    try:
+        shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(f)
+    except (SyntaxError, tokenize.TokenError) as e:
+        raise ValueError("its header is no Python literal") from e
+    return shape, dtype
 
 
 def _or(names: Iterable[str]) -> str:
@@ -125,7 +134,9 @@ def channels_first(x: NDArray[Any], layout: str) -> NDArray[Any]:
 
 def binary(path: Path, key: str, x: NDArray[Any]) -> NDArray[np.uint8]:
     """Zeros and ones (or 0 and 255 in bytes) as bytes 0 and 255."""
-    top = 255 if x.dtype == np.uint8 and x.max(initial=0) > 1 else 1
+    if x.dtype == np.uint8 and x.max(initial=0) <= 1:
+        return x * np.uint8(255)
+    top = 255 if x.dtype == np.uint8 else 1
     on = x == top
     if np.count_nonzero(on) + np.count_nonzero(x == 0) != x.size:
         raise DataError(f"{path}: {key} has values beside 0 and {top}, so it is not binary")
