@@ -201,11 +201,11 @@ def test_a_damaged_file_is_named(tmp_path, save):
     save("b.npz", images=BYTES)
     bits = bytearray(whole_file.read_bytes())
     path.write_bytes(bits[: len(bits) // 2])
-    with pytest.raises(DataError, match="a.npz: not an .npz file.*Is it whole"):
+    with pytest.raises(DataError, match=r"a.npz: not an .npz file.*Is it whole"):
         part(str(path)).load()
     bits[len(bits) // 2] ^= 0xFF
     path.write_bytes(bits)
-    with pytest.raises(DataError, match="a.npz: images cannot be read"):
+    with pytest.raises(DataError, match=r"a.npz: images cannot be read"):
         part(str(path)).load()
 
 
