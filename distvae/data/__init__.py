@@ -1,5 +1,6 @@
 """Data sets. `load(part)` is `part.load()`, remembered by the process."""
 
+from distvae.data.binarize import binarize
 from distvae.data.binarized_mnist import BinarizedMnist
 from distvae.data.celeba import Celeba
 from distvae.data.cifar10 import Cifar10
@@ -47,5 +48,6 @@ __all__ = [
     "Omniglot",
     "Split",
     "Svhn",
+    "binarize",
     "load",
 ]

@@ -68,6 +68,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.x)
 
+    def first(self, n: int) -> Split:
+        """The first `n` examples, labels and factors with them."""
+        some = (None if a is None else a[:n] for a in (self.x, self.y, self.index, self.factors))
+        return Split(*some)  # type: ignore[arg-type]
+
     def pixels(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         """Rows as float32; uint8 pixels become [0, 1]."""
         x = self.x[rows]

@@ -5,30 +5,30 @@ Bernoulli(x): a statement about *binary* images (measure `binary`), not a densit
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from distvae.batch import Batch
-from distvae.part import Part
+from distvae.likelihoods.likelihood import LikelihoodPart
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bernoulli(Part):
+class Bernoulli(LikelihoodPart):
     """Bernoulli pixels: summed binary cross-entropy, nats per image."""
 
     type: Literal["bernoulli"] = "bernoulli"
 
-    measure: ClassVar[str | None] = "binary"
-    whole_batch: ClassVar[bool] = False
-    calibrated: ClassVar[bool] = False
+    @property
+    def measure(self) -> str:
+        return "binary"
 
-    def width(self, x_shape: Sequence[int]) -> int:
-        return math.prod(x_shape)
+    @property
+    def unit(self) -> bool:
+        return True
 
     def build(self, x_shape: Sequence[int]) -> BernoulliLikelihood:
         return BernoulliLikelihood()
