@@ -131,8 +131,8 @@ def load_best(out: str | Path, *, by: str = "elbo_nats", at_rate: float | None =
     from distvae.sweeps.plan import trial_from_json
 
     table = ledger.load(Path(out))
-    key = curves.best_trial(table, by=by, at_rate=at_rate)
-    config = next(
-        r["config_json"] for r in table.select(["trial_key", "config_json"]).to_pylist() if r["trial_key"] == key
-    )
-    return _kept_model(Path(out), trial_from_json(config))
+    best = curves.best_trial(table, by=by, at_rate=at_rate)
+    trial = trial_from_json(best.row["config_json"])
+    vae = _kept_model(Path(out), trial)
+    vae.beta = best.row["beta"] if trial.objective.beta_input else None
+    return vae

@@ -33,6 +33,13 @@ class Noise:
         z = philox.normal(self.seed, self.latent, index=self.index, step=self.step, samples=samples, dim=dim)
         return torch.from_numpy(z).to(device=like.device, dtype=like.dtype)
 
+    def uniforms(self, samples: int, dim: int, like: Tensor, stream: Stream | None = None) -> Tensor:
+        """Uniforms in (0, 1), float64 `[B, samples, dim]` on the device of `like`. The default stream is that of
+        `normal`, which must not be drawn from as well: both are made of the same words."""
+        stream = self.latent if stream is None else stream
+        u = philox.uniform(self.seed, stream, index=self.index, step=self.step, samples=samples, dim=dim)
+        return torch.from_numpy(u).to(device=like.device)
+
     def uniform(self, stream: Stream, dim: int, like: Tensor) -> Tensor:
         """Uniforms in (0, 1), `[B, dim]`, on the device of `like`; float64 whatever its dtype: in float32 a draw within
         2^-25 of 1 rounds to 1, and decisions `u <= p` would not be those of `kernels.sample_kl`."""
@@ -51,3 +58,6 @@ class Batch:
     warm: float = 1.0  # 1 once the objective's warm-up is at full weight, else 0
     step: int = 0  # optimizer step, for schedules
     gather: Callable[[Tensor], Tensor] = field(default=gather_nothing)  # [B, ...] -> [total, ...]
+    y: Tensor | None = None  # [B] int64 class labels
+    beta: Tensor | None = None  # [B] the beta of each example, for beta-input models
+    dataset: int = 0  # training examples; in evaluation, the split's

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distvae.part import Part
+from distvae.rules import refusals
 from distvae.study import Resources, Search, Study, Tracking
 from distvae.sweeps import space
 from distvae.sweeps.explain import explain, one_of, unknown_key
@@ -311,7 +312,7 @@ class _Loader:
 
     def refusals(self, trial: Trial) -> Iterator[tuple[str, str]]:
         """(field, reason): the trial's own, and those of the trial with the engine's options."""
-        yield from trial.refusals()
+        yield from refusals(trial)
         deepspeed = self.get("deepspeed")
         if deepspeed is None:
             return

@@ -11,15 +11,17 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from rich.console import Console
 from rich.table import Table
 
-from distvae import data, likelihoods, nets, objectives, posteriors, priors, schedules, study, trial, vae
+from distvae import data, estimators, likelihoods, nets, objectives, posteriors, priors, schedules, study, trial, vae
 from distvae.part import Part, knobs
 
 FAMILIES: dict[str, Any] = {
     "data": data.Data,
     "vae.encoder / vae.decoder": nets.Net,
+    "vae.conditioning": nets.Conditioning,
     "vae.posterior": posteriors.Posterior,
     "vae.prior": priors.Prior,
     "vae.likelihood": likelihoods.Likelihood,
+    "vae.estimator": estimators.Estimator,
     "objective": objectives.Objective,
     "schedules (warm-up, ramp)": schedules.WarmUp,
     "schedules (learning rate)": schedules.LearningRate,

@@ -118,17 +118,6 @@ class Trial(Part):
         flat = self.flat()
         return {name: flat.get(path) for name, path in KNOBS.items()}
 
-    def refusals(self) -> Iterator[tuple[str, str]]:
-        """(dotted field, reason) of each combination that makes no sense."""
-        t = self.train
-        if t.momentum and t.optimizer != "sgd":
-            yield (
-                "train.momentum",
-                f"momentum is a knob of sgd, and the optimizer is {t.optimizer}: remove it, or optimizer: sgd",
-            )
-        if t.optimizer == "sgd" and t.weight_decay and not t.momentum and t.lr * t.weight_decay >= 1:
-            yield "train.weight_decay", "lr * weight_decay >= 1 makes every step overshoot zero: lower one of them"
-
 
 def canonical(part: Any) -> Any:
     """Nested data with defaults and `key=False` fields omitted; the `type` tag always stays."""

@@ -1,6 +1,6 @@
 """The VAE, in the order of the formula:
 
-    q(z|x) = posterior(encoder(x))                z = q.rsample(noise)
+    q(z|x) = posterior(encoder(x))                z ~ q, by addressed noise
     -ELBO  = E_q[-log p(x|z)] + KL(q(z|x) || p(z))      = distortion + rate, nats per example
 
 `Vae.forward` gives what training weighs (`Terms`), `Vae.measure` what evaluation reports (`Measured`); they differ
@@ -8,6 +8,7 @@ where a surrogate is trained on. Every part is chosen in YAML; none is named her
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from distvae.batch import Batch, Noise
-from distvae.kernels import philox
+from distvae.estimators import Estimator, natural
 from distvae.kernels.philox import Stream
 from distvae.likelihoods import Bernoulli, Likelihood
-from distvae.nets import Mlp, Net
+from distvae.nets import Conditioning, Mlp, Net
 from distvae.nets.init import initialize
+from distvae.objectives.objective import Terms
 from distvae.part import Hyper, Part
 from distvae.posteriors import Gaussian as GaussianPosterior
 from distvae.posteriors import Posterior
@@ -37,43 +39,62 @@ class Model(Part):
     decoder: Annotated[
         Net | None, Hyper(doc="net from z to the likelihood's parameters; default: the encoder's mirror")
     ] = None
+    conditioning: Annotated[
+        Conditioning | None, Hyper(doc="how both nets are told beta (objective: beta_input); default: they are not")
+    ] = None
     latent_dim: Annotated[int, Hyper(low=1, high=65536, symbol="d", doc="dimensions of z")] = 16
     posterior: Annotated[Posterior, Hyper(doc="q(z|x)")] = GaussianPosterior()  # noqa: RUF009
     prior: Annotated[Prior, Hyper(doc="p(z)")] = Normal()  # noqa: RUF009
     likelihood: Annotated[Likelihood, Hyper(doc="p(x|z)")] = Bernoulli()  # noqa: RUF009
+    estimator: Annotated[
+        Estimator | None,
+        Hyper(doc="gradient of E_q[-log p(x|z)]; default: pathwise, or score where no gradient passes through z"),
+    ] = None
 
+    @property
+    def bound(self) -> bool:
+        """Is -(rate + distortion) a bound on log p(x)? Not without a posterior density, nor without a measure of x."""
+        return self.posterior.density and self.likelihood.measure is not None
 
-class Terms(NamedTuple):
-    """What the objective combines, per example `[B]`, nats."""
-
-    distortion: Tensor  # E_q[-log p(x|z)], mean over the batch's latent samples
-    divergence: Tensor  # what the prior trains by: the KL, or a surrogate
+    def gradient(self) -> Any:
+        """The estimator, the default one resolved."""
+        return self.estimator or natural(self.posterior)
 
 
 class Measured(NamedTuple):
-    """What an evaluation pass reports, per example `[B]`."""
+    """What an evaluation pass reports, `[B]` and float64 unless it says otherwise."""
 
     distortion: Tensor  # E_q[-log p(x|z)] nats, all constants (a surrogate where the likelihood has no measure)
-    divergence: Tensor  # the prior's training divergence, nats
-    rate: Tensor  # KL(q(z|x) || p(z)) nats, to the normalised prior
-    mse: Tensor  # |x - E[x|z]|^2 / P, per pixel
-    mu: Tensor  # [B, D] posterior mean
+    divergence: Tensor  # [B, D] or [B, 1] the prior's training divergence, nats
+    rate: Tensor  # KL(q(z|x) || p(z)) nats, to the normalised prior (zeros where q has no density)
+    mse: Tensor  # E_q|x - E[x|z]|^2 / P, per pixel
+    mu: Tensor  # [B, Z] posterior mean
+    z: Tensor  # [B, Z] the first latent sample
+    q: Any  # the posteriors
 
 
 class Vae(nn.Module):
     """A VAE built from its description. Initial weights come from `seed` by address; hyper-parameters are 0-d
-    buffers."""
+    buffers. `beta` is what a beta-input model is told where nothing else says (`load_best` sets it)."""
 
     def __init__(self, model: Model, x_shape: Sequence[int], *, seed: int = 0, dtype: torch.dtype = torch.float32):
         super().__init__()
         self.model, self.x_shape = model, tuple(x_shape)
-        d = model.latent_dim
+        self.autocast: torch.dtype | None = None  # the nets' dtype in training, where it is not the weights'
+        self.beta: float | None = None
+        d, code = model.latent_dim, model.posterior.code_dim(model.latent_dim)
         decoder = model.decoder or model.encoder
-        self.encoder = model.encoder.encoder(x_shape, model.posterior.width(d), head_bias=model.posterior.head_bias)
-        self.decoder = decoder.decoder(d, model.likelihood.width(x_shape))
+        self.encoder: nn.Module = model.encoder.encoder(
+            x_shape, model.posterior.width(d), head_bias=model.posterior.head_bias
+        )
+        self.decoder: nn.Module = decoder.decoder(code, model.likelihood.width(x_shape), x_shape)
+        if model.conditioning is not None:
+            self.encoder = model.conditioning.condition(self.encoder, "encoder", self.x_shape)
+            self.decoder = model.conditioning.condition(self.decoder, "decoder", (code,))
         self.posterior: nn.Module = model.posterior.build(d)
-        self.prior: Any = model.prior.build(d)
+        self.prior: Any = model.prior.build(d, self.x_shape)
         self.likelihood: Any = model.likelihood.build(x_shape)
+        self.estimator: Any = model.gradient().build()
         initialize(self, seed)
         self.to(dtype)
 
@@ -81,32 +102,53 @@ class Vae(nn.Module):
     def dtype(self) -> torch.dtype:
         return next(self.encoder.parameters()).dtype
 
-    def _pass(self, batch: Batch) -> tuple[Any, Tensor, Tensor]:
-        q = self.posterior(self.encoder(batch.x).to(self.dtype), batch)
-        z = q.rsample(batch.noise.normal(batch.samples, q.mu.shape[-1], q.mu))  # [B, S, D]
-        return q, self.decoder(z).to(self.dtype), batch.x.flatten(1)
-
     def forward(self, batch: Batch) -> Terms:
         """Terms of one training step on this worker's shard. Under autocast the nets alone run in bfloat16."""
-        q, y, x = self._pass(batch)
-        return Terms(self.likelihood.nll(y, x, batch).mean(1), self.prior.divergence(q).sum(-1))
+        q, p, x = self._infer(batch)
+        distortion, z = self.estimator(
+            q, p, lambda z: self.likelihood.nll(self._generate(z, batch.beta), x, batch), batch
+        )
+        return Terms(distortion, self._divergence(q, p, z), q, z[:, 0], p)
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> Measured:
         """Evaluation of a batch (call `.eval()` first): float64 per example, the rate to the normalised prior."""
-        q, y, x = self._pass(batch)
-        q = type(q)(q.mu.double(), q.var.double())
-        return Measured(
-            distortion=self.likelihood.nll(y, x, batch).double().mean(1),
-            divergence=self._double(self.prior.divergence, q).sum(-1),
-            rate=self._double(self.prior.rate, q).sum(-1),
-            mse=(self.likelihood.mean(y) - x[:, None]).double().square().mean((1, 2)),
-            mu=q.mu,
-        )
+        q, p, x = self._infer(batch)
 
-    @staticmethod
-    def _double(f: Any, q: Any) -> Tensor:
-        return f(q).double()
+        def errors(z: Tensor) -> Tensor:  # [B, S, 2]
+            y = self._generate(z, batch.beta)
+            mse = (self.likelihood.mean(y) - x[:, None]).double().square().mean(-1)
+            return torch.stack([self.likelihood.nll(y, x, batch).double(), mse], -1)
+
+        mean, z = self.estimator.measure(q, errors, batch)
+        distortion, mse = mean.unbind(-1)
+        q, z = q.double(), z.double()
+        rate = p.rate(q, z).double().sum(-1) if self.model.posterior.density else torch.zeros_like(distortion)
+        return Measured(distortion, self._divergence(q, p, z).double(), rate, mse, q.mu, z[:, 0], q)
+
+    def _infer(self, batch: Batch) -> tuple[Any, Any, Tensor]:
+        """(q(z|x), p(z), x `[B, P]`)"""
+        q = self.posterior(self._net(self.encoder, batch.x, batch.beta), batch)
+        return q, self.prior_at(batch), batch.x.flatten(1)
+
+    def prior_at(self, batch: Batch) -> Any:
+        """p(z) of this step: the prior conditioned on what of the batch it needs."""
+        return self.prior(lambda x: self.posterior(self._net(self.encoder, x, None), batch), batch)
+
+    def _generate(self, z: Tensor, beta: Tensor | None) -> Tensor:
+        """The likelihood's parameters `[..., W]` of z `[..., Z]`; `beta` `[B]` belongs to the first axis."""
+        lead = z.shape[:-1]
+        if beta is not None:
+            beta = beta.reshape(-1, *(1 for _ in lead[1:])).expand(lead).reshape(-1)
+        return self._net(self.decoder, z.reshape(-1, z.shape[-1]), beta).reshape(*lead, -1)
+
+    def _net(self, net: nn.Module, x: Tensor, beta: Tensor | None) -> Tensor:
+        with torch.autocast(x.device.type, self.autocast) if self.autocast else contextlib.nullcontext():
+            y = net(x) if beta is None else net(x, beta.log())
+        return y.to(self.dtype)
+
+    def _divergence(self, q: Any, p: Any, z: Tensor) -> Tensor:
+        return p.divergence(q, z) if self.model.posterior.density else torch.zeros_like(z[:, 0, :1])
 
     def projections(self) -> Iterator[tuple[nn.Parameter, Callable[[Tensor], Tensor]]]:
         """Parameters that a part constrains, with the map applied after every optimizer step."""
@@ -117,28 +159,41 @@ class Vae(nn.Module):
     # --- use of a trained model -------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def encode(self, x: Tensor) -> Any:
-        """q(z|x) of pixels `[B, *x_shape]` in [0, 1], in evaluation mode."""
+    def encode(self, x: Tensor, *, beta: float | None = None) -> Any:
+        """q(z|x) of pixels `[B, *x_shape]` in [0, 1], in evaluation mode; `beta` for a beta-input model."""
         training = self.training
         self.eval()
         x = x.to(self.dtype).reshape(-1, *self.x_shape)
-        batch = Batch(x=x, noise=Noise(0, 0, np.arange(len(x))), total=len(x))
-        q = self.posterior(self.encoder(x), batch)
+        at = self._at(beta, x)
+        batch = Batch(x=x, noise=Noise(0, 0, np.arange(len(x))), total=len(x), beta=at)
+        q = self.posterior(self._net(self.encoder, x, at), batch)
         self.train(training)
         return q
 
     @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """E[x|z] `[B, *x_shape]` of latents `[B, D]`."""
-        return self.likelihood.mean(self.decoder(z.to(self.dtype))).reshape(-1, *self.x_shape)
+    def decode(self, z: Tensor, *, beta: float | None = None) -> Tensor:
+        """E[x|z] `[B, *x_shape]` of latents `[B, Z]`."""
+        z = z.to(self.dtype)
+        return self.likelihood.mean(self._generate(z, self._at(beta, z))).reshape(-1, *self.x_shape)
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+    def sample(self, n: int, *, seed: int = 0, beta: float | None = None) -> Tensor:
         """E[x|z] `[n, *x_shape]` for z from the prior."""
-        index, d = np.arange(n), self.model.latent_dim
-        eps = torch.from_numpy(philox.normal(seed, Stream.SAMPLE, index=index, dim=d)[:, 0]).to(self.dtype)
-        u = torch.from_numpy(philox.uniform(seed, Stream.SAMPLE, index=index, step=1, dim=d)[:, 0]).to(self.dtype)
-        return self.decode(self.prior.sample(eps, u))
+        like = next(self.encoder.parameters())
+        batch = Batch(x=like.new_empty(0), noise=Noise(seed, 0, np.arange(n), Stream.SAMPLE), total=n)
+        training = self.training
+        self.eval()
+        z = self.prior_at(batch).sample(batch.noise, like)
+        self.train(training)
+        return self.decode(z, beta=beta)
+
+    def _at(self, beta: float | None, like: Tensor) -> Tensor | None:
+        if self.model.conditioning is None:
+            return None
+        beta = self.beta if beta is None else beta
+        if beta is None:
+            raise ValueError("beta: this model is told beta: give one (beta=...)")
+        return like.new_full((len(like),), beta)
 
     def pixels(self) -> int:
         return math.prod(self.x_shape)

@@ -14,14 +14,14 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.data.dataset import Dataset, Split
+from distvae.data.dataset import DataPart, Dataset, Split
 from distvae.kernels import philox
 from distvae.kernels.philox import Stream
-from distvae.part import Hyper, Part
+from distvae.part import Hyper
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gaussian(Part):
+class Gaussian(DataPart):
     """Gaussian vectors whose covariance is exact in every split."""
 
     type: Literal["gaussian"] = "gaussian"
@@ -34,6 +34,8 @@ class Gaussian(Part):
     seed: Annotated[int, Hyper(low=0, high=2**63 - 1, doc="the draw, and the order of the training examples")] = 0
 
     draws: ClassVar[bool] = True
+    unit: ClassVar[bool] = False
+    stored_levels: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         d = len(self.eigenvalues)
@@ -46,6 +48,10 @@ class Gaussian(Part):
                     f"at least {d + 1} can"
                 )
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.eigenvalues),)
+
     def load(self) -> Dataset:
         d = len(self.eigenvalues)
         root = np.diag(np.sqrt(np.array(self.eigenvalues)))
@@ -57,7 +63,7 @@ class Gaussian(Part):
             z = philox.normal(self.seed, Stream.SYNTHETIC, index=index, dim=d)[:, 0]
             return Split((_whiten(z) @ colour).astype(np.float32), None, index)
 
-        return Dataset("gaussian", split(train), split(valid), split(test))
+        return Dataset(self.label, split(train), split(valid), split(test))
 
     def _axes(self) -> NDArray[np.float64]:
         """Random orthonormal axes, in columns: Q of a Gaussian matrix, signs by R's diagonal (Mezzadri 2007)."""

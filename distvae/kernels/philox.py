@@ -30,6 +30,9 @@ class Stream(IntEnum):
     SAMPLE = 8  # draws from the prior
     SEARCH = 9  # random search
     RESAMPLE = 10  # bootstrap
+    PROPOSAL = 11  # proposals of a fixed number of rejection steps
+    CHOICE = 12  # a mixture's component, a prior's mode
+    BETA = 13  # the beta of each example of a beta-input model
 
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

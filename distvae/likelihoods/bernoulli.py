@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -22,8 +22,13 @@ class Bernoulli(LikelihoodPart):
 
     type: Literal["bernoulli"] = "bernoulli"
 
-    measure: ClassVar[str] = "binary"
-    unit: ClassVar[bool] = True
+    @property
+    def measure(self) -> str:
+        return "binary"
+
+    @property
+    def unit(self) -> bool:
+        return True
 
     def build(self, x_shape: Sequence[int]) -> BernoulliLikelihood:
         return BernoulliLikelihood()

@@ -65,11 +65,10 @@ class Gaussian(LikelihoodPart):
 
     @property
     def calibrated(self) -> bool:
-        """Does evaluation need sigma_x frozen from the training examples first?"""
         return self.mode == "optimal"
 
     def width(self, x_shape: Sequence[int]) -> int:
-        return math.prod(x_shape) * (2 if self.mode in NET else 1)
+        return super().width(x_shape) * (2 if self.mode in NET else 1)
 
     def build(self, x_shape: Sequence[int]) -> GaussianLikelihood:
         return GaussianLikelihood(self)

@@ -14,12 +14,13 @@ from typing import Annotated, Literal
 from torch import Tensor, nn
 
 from distvae.batch import Batch
-from distvae.part import Hyper, Part, hold
+from distvae.objectives.objective import ObjectivePart, Terms
+from distvae.part import Hyper, hold
 from distvae.schedules import Constant, Linear
 
 
 @dataclass(frozen=True, kw_only=True)
-class Capacity(Part):
+class Capacity(ObjectivePart):
     """Distortion plus weight times the distance of the KL from a capacity that may ramp up."""
 
     type: Literal["capacity"] = "capacity"
@@ -33,6 +34,10 @@ class Capacity(Part):
     @property
     def whole_batch(self) -> bool:
         return self.reduction != "sample"
+
+    @property
+    def weighs(self) -> bool:
+        return self.weight > 0
 
     def warm(self, step: int) -> float:
         """1 once C has stopped rising, else 0: gates DU-VAE's dropout."""
@@ -51,13 +56,13 @@ class CapacityObjective(nn.Module):
         hold(self, capacity=part.capacity, weight=part.weight)
         self.reduction, self.ramp = part.reduction, part.ramp
 
-    def forward(self, distortion: Tensor, divergence: Tensor, batch: Batch) -> Tensor:
-        """Loss per example `[B]`, nats, from the terms `[B]`."""
-        c = self.capacity * self.ramp(batch.step)
+    def forward(self, terms: Terms, batch: Batch) -> Tensor:
+        """Loss per example `[B]`, nats."""
+        c, divergence = self.capacity * self.ramp(batch.step), terms.divergence.sum(-1)
         if self.reduction == "sample":
             gap = (divergence - c).abs()
         elif self.reduction == "batch_mean":
             gap = (batch.gather(divergence).mean() - c).abs()
         else:
             gap = (batch.gather(divergence).sum() - c).abs() / batch.total
-        return distortion + self.weight * gap
+        return terms.distortion + self.weight * gap

@@ -4,24 +4,27 @@ w = 1."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
 from distvae.batch import Batch
-from distvae.part import Hyper, Part, hold
+from distvae.objectives.objective import ObjectivePart, Terms
+from distvae.part import Hyper, hold
 from distvae.schedules import Constant, WarmUp
 
 
 @dataclass(frozen=True, kw_only=True)
-class Elbo(Part):
+class Elbo(ObjectivePart):
     """Negative beta-ELBO, per example."""
 
     type: Literal["elbo"] = "elbo"
     beta: Annotated[float, Hyper(low=0.0, symbol="beta", doc="weight of the divergence")] = 1.0
     schedule: Annotated[WarmUp, Hyper(doc="factor on beta over the optimizer steps")] = Constant()  # noqa: RUF009
 
-    whole_batch: ClassVar[bool] = False
+    @property
+    def weighs(self) -> bool:
+        return self.beta > 0
 
     def warm(self, step: int) -> float:
         """1 when the schedule is at full weight, else 0: gates DU-VAE's dropout."""
@@ -39,6 +42,6 @@ class ElboObjective(nn.Module):
         hold(self, beta=part.beta)
         self.schedule = part.schedule
 
-    def forward(self, distortion: Tensor, divergence: Tensor, batch: Batch) -> Tensor:
-        """Loss per example `[B]`, nats, from the terms `[B]`."""
-        return distortion + self.beta * self.schedule(batch.step) * divergence
+    def forward(self, terms: Terms, batch: Batch) -> Tensor:
+        """Loss per example `[B]`, nats."""
+        return terms.distortion + self.beta * self.schedule(batch.step) * terms.divergence.sum(-1)

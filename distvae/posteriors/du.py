@@ -26,14 +26,15 @@ from torch import Tensor, nn
 
 from distvae.batch import Batch
 from distvae.kernels.philox import Stream
-from distvae.part import Hyper, Part, hold
+from distvae.part import Hyper, hold
 from distvae.posteriors.gaussian import NormalQ, split
+from distvae.posteriors.posterior import PosteriorPart
 
 ALPHA = 1.0 / (2.0 * math.pi * math.e)  # variance at which a Gaussian's entropy is 0 nats
 
 
 @dataclass(frozen=True, kw_only=True)
-class Du(Part):
+class Du(PosteriorPart):
     """DU-VAE (S2): variance dropout, variance floor, batch-normalised mean with rescaled gamma; BN-VAE with
     `fixed_gamma`."""
 
@@ -49,6 +50,7 @@ class Du(Part):
     momentum: Annotated[float, Hyper(above=0.0, high=1.0, doc="weight of a batch in the running statistics")] = 0.1
     eps: Annotated[float, Hyper(above=0.0, doc="added to the batch variance (the authors' image code: 1e-5)")] = 1e-5
 
+    gaussian: ClassVar[bool] = True
     head_bias: ClassVar[bool] = False
     whole_batch: ClassVar[bool] = True  # its statistics span the global batch: refused with gradient accumulation
 

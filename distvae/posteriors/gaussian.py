@@ -6,13 +6,14 @@ first rows of a wider one's."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from distvae.batch import Batch
-from distvae.part import Part
+from distvae.batch import Batch, Noise
+from distvae.posteriors.posterior import PosteriorPart, to_double
 
 
 class NormalQ(NamedTuple):
@@ -21,9 +22,18 @@ class NormalQ(NamedTuple):
     mu: Tensor  # [B, D]
     var: Tensor  # [B, D]
 
-    def rsample(self, eps: Tensor) -> Tensor:
-        """z = mu + sigma eps, `eps` and result `[B, S, D]`."""
+    def rsample(self, noise: Noise, samples: int) -> Tensor:
+        """z = mu + sigma eps `[B, S, D]`."""
+        eps = noise.normal(samples, self.mu.shape[-1], self.mu)
         return self.mu[:, None] + self.var.sqrt()[:, None] * eps
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q(z|x) `[B, S]`, nats, of z `[B, S, D]`."""
+        square = (z - self.mu[:, None]).square() / self.var[:, None]
+        return -0.5 * (square + (2.0 * math.pi * self.var).log()[:, None]).sum(-1)
+
+    def double(self) -> NormalQ:
+        return to_double(self)
 
 
 def split(h: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,13 +43,12 @@ def split(h: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gaussian(Part):
+class Gaussian(PosteriorPart):
     """Diagonal Gaussian q(z|x), mean and log variance from the encoder."""
 
     type: Literal["gaussian"] = "gaussian"
 
-    head_bias: ClassVar[bool] = True
-    whole_batch: ClassVar[bool] = False
+    gaussian: ClassVar[bool] = True
 
     def width(self, latent_dim: int) -> int:
         return 2 * latent_dim

@@ -18,21 +18,25 @@ adaptive integration (tests/priors)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from distvae.batch import Noise
 from distvae.kernels import gaussian_mixture_kl
+from distvae.kernels.philox import Stream
 from distvae.kernels.reference import log_cosh
-from distvae.part import Hyper, Part, hold
+from distvae.part import Hyper, hold
 from distvae.posteriors.gaussian import NormalQ
 from distvae.priors.normal import kl_standard_normal, log_normal
+from distvae.priors.prior import PriorModule, PriorPart
 
 
 @dataclass(frozen=True, kw_only=True)
-class Binarized(Part):
+class Binarized(PriorPart):
     """Two modes at -r and +r per dimension, trained by the nearest one (S1)."""
 
     type: Literal["binarized"] = "binarized"
@@ -40,35 +44,37 @@ class Binarized(Part):
         float, Hyper(low=0.0, high=100.0, symbol="r", doc="distance of a mode from 0, in prior std (S1 Eq. 3)")
     ] = 0.5
 
-    surrogate: ClassVar[bool] = True  # is `divergence` something else than the rate?
+    surrogate: ClassVar[bool] = True
 
-    def build(self, latent_dim: int) -> BinarizedPrior:
-        return BinarizedPrior(self)
+    def build(self, latent_dim: int, x_shape: Sequence[int] = ()) -> BinarizedPrior:
+        return BinarizedPrior(self, latent_dim)
 
 
-class BinarizedPrior(nn.Module):
+class BinarizedPrior(PriorModule):
     r: Tensor
 
-    def __init__(self, part: Binarized):
+    def __init__(self, part: Binarized, latent_dim: int):
         super().__init__()
+        self.latent_dim = latent_dim
         hold(self, r=part.r)
 
-    def locate(self, mu: Tensor) -> Tensor:
-        return torch.where(mu >= 0, mu, -mu) - self.r  # Eq. 3
+    def locate(self, z: Tensor) -> Tensor:
+        return torch.where(z >= 0, z - self.r, z + self.r)  # Eq. 3, with the sign it came with
 
-    def divergence(self, q: NormalQ) -> Tensor:
+    def divergence(self, q: NormalQ, z: Tensor | None = None) -> Tensor:
         """The surrogate KL_B `[B, D]`, nats: what the objective weighs."""
         return kl_standard_normal(self.locate(q.mu), q.var)  # Eq. 4
 
-    def rate(self, q: NormalQ) -> Tensor:
+    def rate(self, q: NormalQ, z: Tensor | None = None) -> Tensor:
         """KL(q || 1/2 N(-r) + 1/2 N(+r)) `[B, D]`, nats."""
         mu, logvar = q.mu.reshape(1, -1), q.var.log().reshape(1, -1)
         return gaussian_mixture_kl(mu, logvar, self.r).reshape(q.mu.shape)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z) of the mixture `[..., D]`, nats."""
-        return log_normal(z) - 0.5 * self.r.square() + log_cosh(self.r * z)
+        """log p(z) of the mixture `[...]`, nats, of z `[..., D]`."""
+        return (log_normal(z) - 0.5 * self.r.square() + log_cosh(self.r * z)).sum(-1)
 
-    def sample(self, eps: Tensor, u: Tensor) -> Tensor:
-        """Reduced-bias sampling (S1 Section 4.4): either mode with probability 1/2. All `[N, D]`."""
+    def sample(self, noise: Noise, like: Tensor) -> Tensor:
+        """Reduced-bias sampling (S1 Section 4.4): either mode with probability 1/2. `[B, D]`, one for each address."""
+        eps, u = noise.normal(1, self.latent_dim, like)[:, 0], noise.uniform(Stream.CHOICE, self.latent_dim, like)
         return eps + torch.where(u < 0.5, -self.r, self.r)

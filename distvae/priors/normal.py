@@ -5,13 +5,15 @@ S4's slide prints this KL with norms in place of squares; the closed form below 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from distvae.part import Part
+from distvae.batch import Noise
 from distvae.posteriors.gaussian import NormalQ
+from distvae.priors.prior import PriorModule, PriorPart
 
 
 def kl_standard_normal(location: Tensor, var: Tensor) -> Tensor:
@@ -25,30 +27,34 @@ def log_normal(z: Tensor, location: Tensor | float = 0.0) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Normal(Part):
+class Normal(PriorPart):
     """Standard normal p(z) = N(0, I)."""
 
     type: Literal["normal"] = "normal"
 
-    surrogate: ClassVar[bool] = False  # is `divergence` something else than the rate?
+    located: ClassVar[bool] = True
 
-    def build(self, latent_dim: int) -> NormalPrior:
-        return NormalPrior()
+    def build(self, latent_dim: int, x_shape: Sequence[int] = ()) -> NormalPrior:
+        return NormalPrior(latent_dim)
 
 
-class NormalPrior(nn.Module):
-    def divergence(self, q: NormalQ) -> Tensor:
+class NormalPrior(PriorModule):
+    def __init__(self, latent_dim: int):
+        super().__init__()
+        self.latent_dim = latent_dim
+
+    def divergence(self, q: NormalQ, z: Tensor | None = None) -> Tensor:
         """What the objective weighs: KL(q || p) `[B, D]`, nats."""
         return kl_standard_normal(q.mu, q.var)
 
-    def rate(self, q: NormalQ) -> Tensor:
+    def rate(self, q: NormalQ, z: Tensor | None = None) -> Tensor:
         """KL to the normalised prior `[B, D]`, nats: here the same thing."""
         return kl_standard_normal(q.mu, q.var)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z) `[..., D]`, nats."""
-        return log_normal(z)
+        """log p(z) `[...]`, nats, of z `[..., D]`."""
+        return log_normal(z).sum(-1)
 
-    def sample(self, eps: Tensor, u: Tensor) -> Tensor:
-        """z from standard normals `eps` and uniforms `u`, all `[N, D]`."""
-        return eps
+    def sample(self, noise: Noise, like: Tensor) -> Tensor:
+        """z `[B, D]`, one for each address."""
+        return noise.normal(1, self.latent_dim, like)[:, 0]

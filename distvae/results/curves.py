@@ -36,6 +36,7 @@ class Point:
     elbo: float  # nats per example
     row: dict[str, Any]  # all columns
     valid_elbo: float | None = None
+    point: int = 0  # of a beta-input model's grid
 
     @property
     def panel(self) -> Panel:
@@ -88,19 +89,19 @@ def trial_status(table: pa.Table) -> dict[str, str]:
 def final_points(table: pa.Table, split: str = "test") -> list[Point]:
     """The last row of every counted trial that has a valid bound."""
     status = trial_status(table)
-    last: dict[tuple[str, str], dict[str, Any]] = {}
+    last: dict[tuple[str, int, str], dict[str, Any]] = {}
     for row in _rows(table, lambda r: status[r["trial_key"]] in COUNTED and r["split"] in (split, "valid")):
-        at = row["trial_key"], row["split"]
+        at = row["trial_key"], row["point"], row["split"]
         if at not in last or row["epoch"] >= last[at]["epoch"]:
             last[at] = row
     points = []
-    for (key, name), row in last.items():
+    for (key, point, name), row in last.items():
         if name == split and row["elbo_nats"] is not None and row["measure"] is not None:
-            valid = last.get((key, "valid"), {}).get("elbo_nats")
+            valid = last.get((key, point, "valid"), {}).get("elbo_nats")
             points.append(
                 Point(
                     key, row["config_key"], row["seed"], row["data"], row["measure"],
-                    row["rate_nats"], row["distortion_nats"], row["elbo_nats"], row, valid,
+                    row["rate_nats"], row["distortion_nats"], row["elbo_nats"], row, valid, point,
                 )
             )  # fmt: skip
     return points
@@ -128,10 +129,10 @@ def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 def configs(table: pa.Table, split: str = "test") -> list[Config]:
     """Every configuration with a valid bound, over its seeds, best valid bound first (those without a valid split
     last)."""
-    groups: dict[tuple[str, str, str], list[Point]] = defaultdict(list)
+    groups: dict[tuple[str, int, str, str], list[Point]] = defaultdict(list)
     for p in final_points(table, split):
-        groups[p.config_key, p.data, p.measure].append(p)
-    found = [_config(*group, points) for group, points in groups.items()]
+        groups[p.config_key, p.point, p.data, p.measure].append(p)
+    found = [_config(key, data, measure, points) for (key, _, data, measure), points in groups.items()]
     return sorted(found, key=lambda c: -c.valid_elbo.mean if c.valid_elbo else math.inf)
 
 
@@ -178,8 +179,8 @@ def best(table: pa.Table, split: str = "test") -> list[Config]:
     return [g[0] for g in panels(configs(table, split)).values() if g[0].valid_elbo is not None]
 
 
-def best_trial(table: pa.Table, by: str = "elbo_nats", at_rate: float | None = None) -> str:
-    """Key of the trial with the best `by` on the valid split (lowest for errors, rates and distortions, highest for
+def best_trial(table: pa.Table, by: str = "elbo_nats", at_rate: float | None = None) -> Point:
+    """The trial (and, of a beta-input model, its beta: `.row["beta"]`) with the best `by` on the valid split (lowest for errors, rates and distortions, highest for
     bounds), among those whose valid rate is at most `at_rate` nats. Raises LookupError if there is none, ValueError
     for a surrogate or a name that is no metric."""
     if by not in RANKED:
@@ -198,7 +199,7 @@ def best_trial(table: pa.Table, by: str = "elbo_nats", at_rate: float | None = N
     within = [p for p in within if p.row[by] is not None]
     if not within:
         raise LookupError(f"no trial has {by}")
-    return max(within, key=lambda p: RANKED[by] * p.row[by]).trial_key
+    return max(within, key=lambda p: RANKED[by] * p.row[by])
 
 
 RANKED = {"elbo_nats": 1, "distortion_nats": -1, "distortion_mse": -1, "iw_nll_nats": -1}

@@ -127,7 +127,7 @@ def render_status(view: dict[str, Any], console: Console) -> None:
             shown = [c for c in mine if (c["rate_nats"]["mean"], c["distortion_nats"]["mean"]) in hull]
             what = f"frontier ({len(shown)} of its {len(mine)} configurations: the lower hull)"
             mine = shown
-        console.print(_frontier_table(what, data, measure, mine, {c["config_key"] for c in view["best"]}))
+        console.print(_frontier_table(what, data, measure, mine, [(c["config_key"], c["knobs"]) for c in view["best"]]))
     for c in view["best"]:
         knobs = " ".join(f"{k}={v:g}" for k, v in c["knobs"].items())
         console.print(
@@ -140,7 +140,7 @@ def render_status(view: dict[str, Any], console: Console) -> None:
         console.print("no validation split: nothing is selected; the frontier is of test means", markup=False)
 
 
-def _frontier_table(what: str, data: str, measure: str, rows: list[dict[str, Any]], best: set[str]) -> Table:
+def _frontier_table(what: str, data: str, measure: str, rows: list[dict[str, Any]], best: list[Any]) -> Table:
     kinds = sorted({c["rate_nats"]["kind"] + f" over {c['seeds']} seeds" for c in rows if c["seeds"] > 1})
     kinds = [k.replace("range", "half the range") for k in kinds]
     title = f"{what}: {data} ({measure}), test split, nats per example" + (f"; ± {', '.join(kinds)}" if kinds else "")
@@ -151,7 +151,7 @@ def _frontier_table(what: str, data: str, measure: str, rows: list[dict[str, Any
     for c in rows:
         valid = _span(c["valid_elbo_nats"]) if c["valid_elbo_nats"] else "none"
         spans = [_span(c[m]) for m in ("rate_nats", "distortion_nats", "elbo_nats")]
-        mark = "best" if c["config_key"] in best else ""
+        mark = "best" if (c["config_key"], c["knobs"]) in best else ""
         table.add_row(*(f"{c['knobs'][k]:g}" if k in c["knobs"] else "" for k in knobs), *spans, valid, mark)
     return table
 

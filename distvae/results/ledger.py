@@ -139,8 +139,20 @@ def _read(file: Path) -> pa.Table | None:
         identity = set(zip(table["trial_key"].to_pylist(), table["attempt"].to_pylist(), strict=True))
     except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError):
         return None
+    table = _current(table)
     sound = table.schema.equals(SCHEMA, check_metadata=False) and identity == {(match[1], int(match[2]))}
     return table if sound else None
+
+
+def _current(table: pa.Table) -> pa.Table:
+    """With the columns that have come since it was written, null."""
+    has = set(table.column_names)
+    if not has < set(SCHEMA.names):
+        return table
+    nulls = {f.name: pa.nulls(len(table), f.type) for f in SCHEMA if f.name not in has}
+    columns = [nulls[f.name] if f.name in nulls else table[f.name] for f in SCHEMA]
+    kinds = [f if f.name in nulls else table.schema.field(f.name) for f in SCHEMA]
+    return pa.Table.from_arrays(columns, schema=pa.schema(kinds, table.schema.metadata))
 
 
 def _identity(file: Path) -> tuple[str, int]:

@@ -33,7 +33,7 @@ def table(
         "seed": trial.seed,
         "status": status,
         "attempt": attempt,
-        "data": trial.data.type,
+        "data": trial.data.label,
         **trial.knob_columns(),
         "device": device,
         "git_sha": git_sha,

@@ -24,6 +24,7 @@ _COLUMNS: list[tuple[str, pa.DataType, str, str]] = [  # name, type, unit, meani
     ("epoch", _I, "epochs", "epochs trained"),
     ("step", _L, "steps", "optimizer steps taken"),
     ("point", _I, "", "0; numbers the grid of a beta-input model"),
+    ("conditioning", _TEXT, "", "how one network is told beta (film, gate); null: each beta has its own"),
     ("r", _F, "prior std", "distance of a mode from 0 (binarized prior)"),
     ("beta", _F, "", "weight of the divergence"),
     ("gamma", _F, "", "scale of the batch-normalised mean (DU-VAE)"),

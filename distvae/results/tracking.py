@@ -145,7 +145,7 @@ class Store:
         from mlflow.entities import Metric
 
         points = [
-            Metric(f"{r['split']}/{name}", float(r[name]), self.zero + int(r["step"]), int(r["epoch"]))
+            Metric(f"{r['split']}/{name}{_at(r)}", float(r[name]), self.zero + int(r["step"]), int(r["epoch"]))
             for r in rows
             for name in METRICS
             if r.get(name) is not None
@@ -251,3 +251,8 @@ def _short(e: Exception) -> str:
     with contextlib.suppress(ValueError, AttributeError):
         text = json.loads(text).get("message", text)
     return f"{type(e).__name__}: {text.splitlines()[0][:160] if text else ''}"
+
+
+def _at(row: dict[str, Any]) -> str:
+    """`/beta_0.1` for a beta-input model's rows, one metric for each beta of its grid."""
+    return f"/beta_{row['beta']:g}" if row.get("conditioning") else ""

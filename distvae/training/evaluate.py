@@ -1,6 +1,7 @@
 """Evaluation passes: the rows of a trial. Over a whole split, dropout off, running statistics, addressed noise that is
 the same in every epoch (so curves over epochs are not blurred by it). Every figure is a mean over examples, gathered
-in the order of their ids: the number of workers does not change it.
+in the order of their ids: the number of workers does not change it. A beta-input model has one row for each beta of
+its grid.
 
 A valid bound or null: `elbo_nats` = -(rate + distortion), where rate is the KL to the normalised prior and the
 likelihood has a measure; what training weighed is in the columns called surrogate and in `objective`."""
@@ -12,27 +13,39 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.batch import Batch, Noise
-from distvae.data import Split
+from distvae.data import Split, binarize
 from distvae.kernels.philox import Stream
+from distvae.objectives import Terms
 from distvae.training.world import World
 from distvae.trial import Trial
 from distvae.vae import Measured, Vae
 
-CHUNK = 1000
+CHUNK = 1000  # examples at a time,
+OUTPUTS = 2**24  # or fewer: so many decoder outputs
 ACTIVE_VARIANCE = 0.01  # a unit is active if its posterior mean varies by more over the examples (Burda et al. 2016)
 
 
-def pixels(split: Split, device: str) -> Tensor:
-    """A split's examples on the device, as stored (uint8 stays uint8)."""
-    return torch.from_numpy(np.ascontiguousarray(split.x)).to(device)
+class Examples:
+    """A split on the device, as stored (uint8 stays uint8), and rows of it as a model sees them."""
 
+    def __init__(self, trial: Trial, split: Split, device: str):
+        self.data, self.index = trial.data, split.index
+        self.x = torch.from_numpy(np.ascontiguousarray(split.x)).to(device)
+        labelled = trial.vae.prior.labels and split.y is not None
+        self.y = torch.from_numpy(np.ascontiguousarray(split.y)).to(device) if labelled else None
 
-def as_input(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Stored pixels to [0, 1]; float data as they are."""
-    return x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
+    def at(self, rows: NDArray[np.int64], dtype: torch.dtype, step: int) -> tuple[Tensor, Tensor | None]:
+        """(x in [0, 1] or, of real data, as it is; y): binarised anew for every `step` if the data say so."""
+        where = torch.from_numpy(rows)
+        x = self.x[where]
+        x = x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
+        if self.data.binarize == "dynamic":
+            x = binarize(x, seed=self.data.seed, index=self.index[rows], step=step)
+        return x, None if self.y is None else self.y[where]
 
 
 class Evaluator:
@@ -41,56 +54,86 @@ class Evaluator:
     def __init__(self, trial: Trial, vae: Vae, objective: torch.nn.Module, splits: dict[str, Split], world: World):
         self.trial, self.vae, self.objective, self.world = trial, vae, objective, world
         n = trial.evaluate.train_examples
-        self.splits = {name: Split(s.x[:n], None, s.index[:n]) if name == "train" else s for name, s in splits.items()}
-        self.x = {name: pixels(s, world.device) for name, s in self.splits.items()}
+        self.splits = {name: s.first(n) if name == "train" else s for name, s in splits.items()}
+        self.examples = {name: Examples(trial, s, world.device) for name, s in self.splits.items()}
+        model, asked = trial.vae, trial.evaluate.samples
+        samples = model.gradient().samples(model.posterior, model.latent_dim, asked)
+        outputs = model.likelihood.width(vae.x_shape) * samples
+        self.chunk = max(1, min(CHUNK, OUTPUTS // outputs))
 
     def rows(self, *, epoch: int, step: int) -> list[dict[str, Any]]:
-        """One row per split, train first; metrics that have no valid value are None."""
+        """One row per point and split, train first; metrics that have no valid value are None."""
         training = self.vae.training
         self.vae.eval()
         try:
-            if self.trial.vae.likelihood.calibrated:
-                self.vae.likelihood.calibrate(self._measure("train").mse.mean())
-            return [self._row(name, epoch, step) for name in self.splits]
+            rows = []
+            for point, beta in enumerate(self.trial.objective.grid()):
+                if self.trial.vae.likelihood.calibrated:
+                    self.vae.likelihood.calibrate(self._measure("train", beta).mse.mean())
+                for name in self.splits:
+                    row = {"epoch": epoch, "step": step, "point": point, **self._row(name, beta, step)}
+                    rows.append({**row, **self._told(beta)})
+            return rows
         finally:
             self.vae.train(training)
 
-    def _measure(self, name: str) -> Measured:
-        """The whole split, every rank's shard gathered: float64 `[N]` (and `mu` `[N, D]`) on the CPU."""
+    def _measure(self, name: str, beta: float | None) -> Measured:
+        """The whole split, every rank's shard gathered: float64 `[N]`, ... on the CPU."""
         split, parts = self.splits[name], []
         mine = self.world.shard(np.arange(len(split)))
-        for rows in np.split(mine, range(CHUNK, len(mine), CHUNK)):
-            noise = Noise(self.trial.seed, 0, split.index[rows], Stream.EVALUATE)
-            x = as_input(self.x[name][rows[0] : rows[-1] + 1] if len(rows) else self.x[name][:0], self.vae.dtype)
-            batch = Batch(x=x, noise=noise, total=len(split), samples=self.trial.evaluate.samples)
-            parts.append(self.vae.measure(batch))
-        local = [torch.cat(column).cpu() for column in zip(*parts, strict=True)]
+        for rows in np.split(mine, range(self.chunk, len(mine), self.chunk)):
+            parts.append(self.vae.measure(self._batch(name, rows, beta)))
+        local = [torch.cat(column).cpu() for column in zip(*map(_flat, parts), strict=True)]
         ranks = self.world.collect(local)
-        return Measured(*(torch.cat(column) for column in zip(*ranks, strict=True)))
+        return _unflat([torch.cat(column) for column in zip(*ranks, strict=True)], type(parts[0].q))
 
-    def _row(self, name: str, epoch: int, step: int) -> dict[str, Any]:
-        m, likelihood = self._measure(name), self.trial.vae.likelihood
-        n = len(m.rate)
-        batch = Batch(x=m.mu, noise=Noise(0, 0, np.arange(0)), total=n, step=step)
-        objective = self.objective(m.distortion, m.divergence, batch)
-        bound = likelihood.measure is not None
-        row = {
+    def _batch(self, name: str, rows: NDArray[np.int64], beta: float | None) -> Batch:
+        split = self.splits[name]
+        x, y = self.examples[name].at(rows, self.vae.dtype, 0)
+        return Batch(
+            x=x,
+            y=y,
+            noise=Noise(self.trial.seed, 0, split.index[rows], Stream.EVALUATE),
+            total=len(split),
+            samples=self.trial.evaluate.samples,
+            beta=None if beta is None else x.new_full((len(rows),), beta),
+            dataset=len(split),
+        )
+
+    @torch.no_grad()
+    def _objective(self, name: str, m: Measured, beta: float | None, step: int) -> float:
+        """The mean of what training minimises, of the split as one batch."""
+        n, device = len(m.rate), self.world.device
+        some = self._batch(name, np.arange(min(1, n)), beta)  # what a prior is conditioned on is not an example
+        noise = Noise(self.trial.seed, 0, self.splits[name].index[:n], Stream.EVALUATE)
+        q = type(m.q)(*(t.to(device) for t in m.q))
+        terms = Terms(m.distortion.to(device), m.divergence.to(device), q, m.z.to(device), self.vae.prior_at(some))
+        every = None if beta is None else terms.distortion.new_full((n,), beta)
+        batch = Batch(x=some.x, noise=noise, total=n, step=step, beta=every, dataset=n)
+        return float(self.objective(terms, batch).mean())
+
+    def _told(self, beta: float | None) -> dict[str, Any]:
+        """What marks a row of a beta-input model."""
+        conditioning = self.trial.vae.conditioning
+        return {} if conditioning is None else {"beta": beta, "conditioning": conditioning.type}
+
+    def _row(self, name: str, beta: float | None, step: int) -> dict[str, Any]:
+        m, model = self._measure(name, beta), self.trial.vae
+        n, measured = len(m.rate), model.likelihood.measure is not None
+        surrogate = float(m.divergence.sum(-1).mean()) if model.prior.surrogate and model.posterior.density else None
+        return {
             "split": name,
             "n_examples": n,
-            "epoch": epoch,
-            "step": step,
-            "point": 0,
-            "measure": likelihood.measure,
-            **_mean("rate", m.rate),
-            "rate_surrogate_nats": float(m.divergence.mean()) if self.trial.vae.prior.surrogate else None,
-            **(_mean("distortion", m.distortion) if bound else {}),
+            "measure": model.likelihood.measure,
+            **(_mean("rate", m.rate) if model.posterior.density else {}),
+            "rate_surrogate_nats": surrogate,
+            **(_mean("distortion", m.distortion) if measured else {}),
             "distortion_surrogate_nats": self._peeking(m),
             "distortion_mse": float(m.mse.mean()),
-            **(_mean("elbo", -(m.rate + m.distortion)) if bound else {}),
-            "objective": float(objective.mean()),
+            **(_mean("elbo", -(m.rate + m.distortion)) if model.bound else {}),
+            "objective": self._objective(name, m, beta, step),
             "active_units": int((m.mu.var(0) > ACTIVE_VARIANCE).sum()) if n > 1 else None,
         }
-        return row
 
     def _peeking(self, m: Measured) -> float | None:
         """-log p with sigma_x estimated from the very data it is judged on: a surrogate."""
@@ -106,3 +149,12 @@ def _mean(name: str, values: Tensor) -> dict[str, float]:
     """Mean over examples, nats, and its standard error."""
     se = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
     return {f"{name}_nats": float(values.mean()), f"{name}_se": se}  # type: ignore[dict-item]
+
+
+def _flat(m: Measured) -> list[Tensor]:
+    return [m.distortion, m.divergence, m.rate, m.mse, m.mu, m.z, *m.q]
+
+
+def _unflat(columns: list[Tensor], q: Any) -> Measured:
+    distortion, divergence, rate, mse, mu, z, *rest = columns
+    return Measured(distortion, divergence, rate, mse, mu, z, q(*rest))

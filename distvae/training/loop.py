@@ -20,7 +20,7 @@ from distvae.data import load as load_data
 from distvae.kernels import philox
 from distvae.training import checkpoint
 from distvae.training.engine import Engine, TorchEngine, module_state
-from distvae.training.evaluate import Evaluator, as_input, pixels
+from distvae.training.evaluate import Evaluator, Examples
 from distvae.training.world import World
 from distvae.trial import Trial
 from distvae.vae import Vae
@@ -63,13 +63,12 @@ class Runner:
         data = load_data(trial.data)
         self.train = data.train
         self.vae = Vae(trial.vae, data.x_shape, seed=trial.seed, dtype=trial.dtype).to(self.world.device)
+        self.vae.autocast = torch.bfloat16 if trial.train.dtype == "bfloat16" else None
         self.objective = trial.objective.build().to(self.world.device, trial.dtype)
         self.engine = make_engine(engine, self.vae, trial, self.world, deepspeed or {})
         self.evaluator = Evaluator(trial, self.vae, self.objective, data.splits(), self.world)
-        n = trial.evaluate.train_examples
-        whole = n >= len(data.train)
-        self.x = self.evaluator.x["train"] if whole else pixels(data.train, self.world.device)
-        self.device_type = torch.device(self.world.device).type
+        whole = trial.evaluate.train_examples >= len(data.train)
+        self.examples = self.evaluator.examples["train"] if whole else Examples(trial, data.train, self.world.device)
         self.rows: list[dict[str, Any]] = []
         self.epoch = self.step_count = 0
         self.wall_s = 0.0
@@ -121,18 +120,21 @@ class Runner:
         train, step, n = self.trial.train, self.step_count, len(rows)
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for micro in np.array_split(self.world.shard(rows), self.engine.accumulate):
+            x, y = self.examples.at(micro, self.vae.dtype, step)
+            noise = Noise(self.trial.seed, step, self.train.index[micro])
             batch = Batch(
-                x=as_input(self.x[torch.from_numpy(micro)], self.vae.dtype),
-                noise=Noise(self.trial.seed, step, self.train.index[micro]),
+                x=x,
+                y=y,
+                noise=noise,
                 total=n,
                 samples=train.samples,
                 warm=self.trial.objective.warm(step),
                 step=step,
                 gather=self.world.gatherer(n),
+                beta=self.trial.objective.draw(noise, x),
+                dataset=len(self.train),
             )
-            with torch.autocast(self.device_type, torch.bfloat16, enabled=train.dtype == "bfloat16"):
-                terms = self.vae(batch)
-            loss = self.objective(terms.distortion, terms.divergence, batch).sum()
+            loss = self.objective(self.vae(batch), batch).sum()
             self.engine.backward(loss * (self.world.size * self.engine.accumulate / n))
             self.engine.step(train.lr * train.lr_schedule(step))
             total += loss.detach()
