@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from distvae.batch import Batch, Noise
-from distvae.posteriors.posterior import PosteriorPart
+from distvae.posteriors.posterior import PosteriorPart, Space, to_double
 
 BITS_MAX = 12  # all codes are listed up to here: 4096
 
@@ -59,7 +59,7 @@ class BernoulliQ(NamedTuple):
         return (codes >> torch.arange(c, device=self.logits.device) & 1).to(self.logits.dtype)
 
     def double(self) -> BernoulliQ:
-        return BernoulliQ(self.logits.double())
+        return to_double(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,7 @@ class Bernoulli(PosteriorPart):
 
     type: Literal["bernoulli"] = "bernoulli"
 
-    space: ClassVar[str] = "bits"
-    gaussian: ClassVar[bool] = False
+    space: ClassVar[Space] = "bits"
     reparameterized: ClassVar[bool] = False
 
     def width(self, latent_dim: int) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from distvae.batch import Batch, Noise
-from distvae.posteriors.posterior import PosteriorPart
+from distvae.posteriors.posterior import PosteriorPart, Space, to_double
 
 
 class CategoricalQ(NamedTuple):
@@ -56,7 +56,7 @@ class CategoricalQ(NamedTuple):
         return torch.eye(self.logits.shape[-1], dtype=self.logits.dtype, device=self.logits.device)
 
     def double(self) -> CategoricalQ:
-        return CategoricalQ(self.logits.double())
+        return to_double(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,7 @@ class Categorical(PosteriorPart):
 
     type: Literal["categorical"] = "categorical"
 
-    space: ClassVar[str] = "onehot"
-    gaussian: ClassVar[bool] = False
+    space: ClassVar[Space] = "onehot"
     reparameterized: ClassVar[bool] = False
 
     def width(self, latent_dim: int) -> int:

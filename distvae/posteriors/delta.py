@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, NamedTuple, NoReturn
 from torch import Tensor, nn
 
 from distvae.batch import Batch, Noise
-from distvae.posteriors.posterior import PosteriorPart
+from distvae.posteriors.posterior import PosteriorPart, Space, to_double
 
 
 class DeltaQ(NamedTuple):
@@ -25,7 +25,7 @@ class DeltaQ(NamedTuple):
         raise TypeError("the delta posterior is a point: it has no density, so no log_prob, no rate and no ELBO")
 
     def double(self) -> DeltaQ:
-        return DeltaQ(self.mu.double())
+        return to_double(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,7 @@ class Delta(PosteriorPart):
 
     type: Literal["delta"] = "delta"
 
-    space: ClassVar[str] = "real"
-    gaussian: ClassVar[bool] = False
-    reparameterized: ClassVar[bool] = True
+    space: ClassVar[Space] = "real"
     density: ClassVar[bool] = False
 
     def width(self, latent_dim: int) -> int:

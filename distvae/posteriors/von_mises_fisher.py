@@ -33,7 +33,7 @@ from distvae.batch import Batch, Noise
 from distvae.kernels.philox import Stream
 from distvae.part import Hyper, hold
 from distvae.posteriors import polar
-from distvae.posteriors.posterior import PosteriorPart
+from distvae.posteriors.posterior import PosteriorPart, Space
 
 
 class VonMisesFisherQ(NamedTuple):
@@ -86,9 +86,7 @@ class VonMisesFisher(PosteriorPart):
         float, Hyper(low=0.0, doc="kappa = softplus(.) + offset, the least concentration (the authors' code: 1)")
     ] = 1.0
 
-    space: ClassVar[str] = "sphere"
-    gaussian: ClassVar[bool] = False
-    reparameterized: ClassVar[bool] = True
+    space: ClassVar[Space] = "sphere"
 
     def width(self, latent_dim: int) -> int:
         return latent_dim + 2

@@ -7,16 +7,18 @@ S5 does not state its prior; uniform is a guess."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import one_hot
 
 from distvae.batch import Noise
 from distvae.posteriors.categorical import CategoricalQ
-from distvae.priors.prior import PriorPart
+from distvae.posteriors.posterior import Space
+from distvae.priors.prior import PriorModule, PriorPart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,17 +27,17 @@ class Categorical(PriorPart):
 
     type: Literal["categorical"] = "categorical"
 
-    space: ClassVar[str] = "onehot"
-    closed_form: ClassVar[bool] = True
+    space: ClassVar[Space] = "onehot"
     factorised: ClassVar[bool] = False
 
-    def build(self, latent_dim: int, x_shape: Any = None) -> CategoricalPrior:
-        return CategoricalPrior()
+    def build(self, latent_dim: int, x_shape: Sequence[int] = ()) -> CategoricalPrior:
+        return CategoricalPrior(latent_dim)
 
 
-class CategoricalPrior(nn.Module):
-    def forward(self, encode: Any, batch: Any) -> CategoricalPrior:
-        return self
+class CategoricalPrior(PriorModule):
+    def __init__(self, latent_dim: int):
+        super().__init__()
+        self.latent_dim = latent_dim
 
     def divergence(self, q: CategoricalQ, z: Tensor) -> Tensor:
         """KL(q || p) `[B, 1]`, nats."""
@@ -51,9 +53,6 @@ class CategoricalPrior(nn.Module):
         return torch.full_like(z[..., 0], -math.log(z.shape[-1]))
 
     def sample(self, noise: Noise, like: Tensor) -> Tensor:
-        """z `[B, c]` one-hot; `like` has c entries."""
-        c = like.shape[-1]
-        return one_hot((noise.uniforms(1, 1, like)[:, 0, 0] * c).long(), c).to(like.dtype)
-
-    def locate(self, z: Tensor) -> Tensor:
-        return z
+        """z `[B, c]` one-hot, one for each address."""
+        k = (noise.uniforms(1, 1, like)[:, 0, 0] * self.latent_dim).long()
+        return one_hot(k, self.latent_dim).to(like.dtype)

@@ -8,17 +8,19 @@ in the terms of `posteriors/polar.py`; its derivative in kappa is kappa Var[w]. 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from distvae.batch import Noise
 from distvae.posteriors import polar
+from distvae.posteriors.posterior import Space
 from distvae.posteriors.von_mises_fisher import VonMisesFisherQ
-from distvae.priors.prior import PriorPart
+from distvae.priors.prior import PriorModule, PriorPart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +29,17 @@ class UniformSphere(PriorPart):
 
     type: Literal["uniform_sphere"] = "uniform_sphere"
 
-    space: ClassVar[str] = "sphere"
-    closed_form: ClassVar[bool] = True
+    space: ClassVar[Space] = "sphere"
     factorised: ClassVar[bool] = False
 
-    def build(self, latent_dim: int, x_shape: Any = None) -> UniformSpherePrior:
-        return UniformSpherePrior()
+    def build(self, latent_dim: int, x_shape: Sequence[int] = ()) -> UniformSpherePrior:
+        return UniformSpherePrior(latent_dim)
 
 
-class UniformSpherePrior(nn.Module):
-    def forward(self, encode: Any, batch: Any) -> UniformSpherePrior:
-        return self
+class UniformSpherePrior(PriorModule):
+    def __init__(self, latent_dim: int):
+        super().__init__()
+        self.latent_dim = latent_dim
 
     def divergence(self, q: VonMisesFisherQ, z: Tensor) -> Tensor:
         """KL(q || p) `[B, 1]`, nats."""
@@ -55,8 +57,5 @@ class UniformSpherePrior(nn.Module):
         return torch.full_like(z[..., 0], -polar.log_area(z.shape[-1] - 1))
 
     def sample(self, noise: Noise, like: Tensor) -> Tensor:
-        """z `[B, d + 1]`, unit; `like` has d + 1 entries."""
-        return normalize(noise.normal(1, like.shape[-1], like)[:, 0], dim=-1)
-
-    def locate(self, z: Tensor) -> Tensor:
-        return z
+        """z `[B, d + 1]`, unit, one for each address."""
+        return normalize(noise.normal(1, self.latent_dim + 1, like)[:, 0], dim=-1)
