@@ -40,6 +40,7 @@ def overview(study: Study, out: Path | None, *, probe: bool) -> dict[str, Any]:
         "name": study.name,
         "trials": len(study.trials),
         "duplicates_removed": study.duplicates,
+        "nonsense_skipped": study.skipped,
         "configurations": len({t.config_key for t in study.trials}),
         "seeds": sorted({t.seed for t in study.trials}),
         "left": len(todo),
@@ -145,6 +146,8 @@ def render(view: dict[str, Any], console: Console) -> None:
     )
     if v["duplicates_removed"]:
         console.print(f"{v['duplicates_removed']} duplicates removed")
+    if v["nonsense_skipped"]:
+        console.print(f"{v['nonsense_skipped']} combinations of parts that make no sense skipped")
     table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
     for name, values in v["axes"].items():
         shown = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in values[:8])
