@@ -13,7 +13,7 @@ from rich.table import Table
 
 from distvae.likelihoods import Gaussian
 from distvae.likelihoods.equivalence import equivalent_sigma
-from distvae.objectives import Elbo
+from distvae.objectives import BetaInput, Elbo
 from distvae.study import Study
 from distvae.sweeps.cluster import cores
 from distvae.sweeps.progress import duration
@@ -67,11 +67,12 @@ def _axes(study: Study) -> dict[str, list[Any]]:
 
 def _equivalent_sigmas(study: Study) -> list[dict[str, float]]:
     """For each beta at each fixed sigma_x of a Gaussian likelihood, the sigma_x at which beta = 1 is the same model."""
-    pairs: dict[tuple[float, float], None] = {}
+    pairs: set[tuple[float, float]] = set()
     for t in study.trials:
-        likelihood = t.vae.likelihood
-        if isinstance(likelihood, Gaussian) and likelihood.mode == "fixed" and isinstance(t.objective, Elbo):
-            pairs.setdefault((t.objective.beta, likelihood.sigma))
+        likelihood, objective = t.vae.likelihood, t.objective
+        if isinstance(likelihood, Gaussian) and likelihood.mode == "fixed" and isinstance(objective, Elbo | BetaInput):
+            betas = (objective.beta,) if isinstance(objective, Elbo) else objective.grid()
+            pairs |= {(beta, likelihood.sigma) for beta in betas}
     return [
         {"beta": beta, "sigma": sigma, "equivalent_sigma": equivalent_sigma(beta, sigma)}
         for beta, sigma in sorted(pairs)
