@@ -37,14 +37,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from distvae.nets.conditioned import Conditioned, hidden, outputs, spread
-from distvae.part import Part
+from distvae.nets.conditioned import Conditioned, ConditioningPart, hidden, outputs, spread
 
 SLIVER = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate(Part):
+class Gate(ConditioningPart):
     """Every hidden unit, latent and head gated by its own function of log beta (Multi-Rate VAE)."""
 
     type: Literal["gate"] = "gate"
@@ -52,8 +51,6 @@ class Gate(Part):
     def condition(
         self, net: nn.Sequential, role: Literal["encoder", "decoder"], features_in: Sequence[int], *, pairs: bool = True
     ) -> nn.Module:
-        """`net` as a module of (x `[N, ...]`, log beta `[N]`). `pairs`: the encoder's outputs are (mean, log variance)
-        per dimension, as those of every Gaussian posterior are."""
         layers = hidden(net)
         if role == "decoder":
             return Conditioned(net, {-1: SqrtGate(features_in[0])} | {i: SqrtGate(f) for i, f in layers.items()})
