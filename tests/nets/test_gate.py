@@ -60,8 +60,8 @@ def test_an_encoder_written_out():
     h = np.tanh(x @ w["1.weight"].T + w["1.bias"])
     h = h / (1 + np.exp(-(t[:, None] * w["beta2.slope"] + w["beta2.offset"])))
     h = h @ w["3.weight"].T + w["3.bias"]
-    mean = h[:, 0::2] * sqrt_relu(t[:, None] * w["beta3.mean.slope"] + w["beta3.mean.offset"])
-    log_var = h[:, 1::2] + np.minimum(0, t[:, None] * w["beta3.log_var.slope"] + w["beta3.log_var.offset"])
+    mean = h[:, 0::2] * sqrt_relu(t[:, None] * (1 + 0.1 * w["beta3.mean.slope"]) + w["beta3.mean.offset"])
+    log_var = h[:, 1::2] + np.minimum(0, t[:, None] * (1 + 0.1 * w["beta3.log_var.slope"]) + w["beta3.log_var.offset"])
     with torch.no_grad():
         y = net(torch.tensor(x), torch.tensor(t)).numpy()
     np.testing.assert_allclose(y[:, 0::2], mean, rtol=1e-12, atol=1e-14)
@@ -74,9 +74,9 @@ def test_a_decoder_written_out_with_gates_on_its_input_and_none_on_the_pixels():
     w = {k: v.numpy() for k, v in net.state_dict().items()}
     assert {k.split(".")[0] for k in w if k.startswith("beta")} == {"beta_in", "beta1"}
     z, t = np.random.default_rng(0).normal(size=(5, 2)), np.linspace(-2, 2, 5)
-    h = z * sqrt_relu(t[:, None] * w["beta_in.slope"] + w["beta_in.offset"])
+    h = z * sqrt_relu(t[:, None] * (1 + 0.1 * w["beta_in.slope"]) + w["beta_in.offset"])
     h = np.tanh(h @ w["0.weight"].T + w["0.bias"])
-    h = h * sqrt_relu(t[:, None] * w["beta1.slope"] + w["beta1.offset"])
+    h = h * sqrt_relu(t[:, None] * (1 + 0.1 * w["beta1.slope"]) + w["beta1.offset"])
     with torch.no_grad():
         y = net(torch.tensor(z), torch.tensor(t)).numpy()
     np.testing.assert_allclose(y, h @ w["2.weight"].T + w["2.bias"], rtol=1e-12)
@@ -131,7 +131,6 @@ def optimum(lam, var, d, seed=0):
     encoder.get_parameter("1.weight")[0::2] = axes[:, :d].T / lam[:d, None].sqrt()
     decoder.get_parameter("0.weight").copy_(axes[:, :d] * lam[:d].sqrt())
     for gate in (encoder.beta1.mean, encoder.beta1.log_var, decoder.beta_in):
-        gate.slope.fill_(1.0)
         gate.offset.copy_(torch.log(var / lam[:d]))
     return encoder, decoder, axes @ torch.diag(lam) @ axes.T
 
