@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from distvae.part import Part
 
@@ -47,3 +47,8 @@ class LikelihoodPart(Part):
     def build(self, x_shape: Sequence[int]) -> nn.Module:
         """A module with `nll(y [B, S, width], x [B, P], batch) -> [B, S]` nats and `mean(y) -> [..., P]`."""
         raise NotImplementedError
+
+
+def bytes_of(x: Tensor) -> Tensor:
+    """The bytes 0..255 of pixels `x` = byte / 255, int64: exact in float32 and float64."""
+    return (x * 255.0).round().long()
