@@ -13,6 +13,8 @@ from torchvision.transforms import CenterCrop, Compose, Resize
 from distvae.data import DataError, Images
 from distvae.data import decode as decode_module
 from distvae.data.decode import decoded
+from distvae.training.loop import Runner
+from distvae.trial import Train, Trial
 
 RNG = np.random.default_rng(0)
 REAL = os.environ.get("DISTVAE_DATA", "")
@@ -223,3 +225,12 @@ def test_the_real_textures():
     data = Images(name="textures", root=str(root), size=64, channels=1, valid=0.0, test=0.0).load()
     for x, name in zip(data.train.x, ("brick", "grass", "gravel"), strict=True):
         np.testing.assert_array_equal(x, by_torchvision(root / f"{name}.png", 64, 512, "L"))
+
+
+def test_a_trial_trains_on_the_mapped_images(root):
+    for i in range(20):
+        save(root / f"{i:02}.png")
+    trial = Trial(data=part(root), train=Train(epochs=1, batch_size=8))
+    report = Runner(trial).advance()
+    assert report.status == "finished" and [r["split"] for r in report.rows] == ["train", "valid", "test"]
+    assert all(np.isfinite(r["distortion_mse"]) for r in report.rows)
