@@ -82,7 +82,8 @@ def test_the_config_they_break_is_good():
         (
             "{type: digits}",
             "{type: digit}",
-            "x.yaml:2:14: data.type: 'digit' is not one of digits, mnist, fashion_mnist, gaussian - did you mean 'digits'?",
+            "x.yaml:2:14: data.type: 'digit' is not one of digits, mnist, fashion_mnist, gaussian, binarized_mnist, omniglot, "
+            "dsprites, cifar10, svhn, celeba, images, npz - did you mean 'digits'?",
         ),
         (
             "beta: 1.0",
