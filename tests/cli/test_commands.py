@@ -61,7 +61,8 @@ def test_parts_lists_every_part_with_knobs_ranges_and_source(capsys):
         "vae.encoder / vae.decoder": "mlp",
         "vae.posterior": "gaussian du",
         "vae.prior": "normal binarized",
-        "vae.likelihood": "bernoulli gaussian",
+        "vae.likelihood": "bernoulli gaussian continuous_bernoulli student_t logistic_mixture categorical_256 "
+        "bitwise_categorical",
         "objective": "elbo capacity",
         "schedules (warm-up, ramp)": "constant linear cyclic",
     }.items():
