@@ -21,8 +21,11 @@ def address(name: str) -> int:
 
 @torch.no_grad()
 def initialize(module: nn.Module, seed: int) -> None:
-    """Set every Linear and Conv2d weight and bias of `module`; other parameters keep what their part gave them."""
+    """Set every Linear and Conv2d weight and bias of `module`. A module with an `initialize(seed, name)` of its own does
+    that; other parameters keep what their part gave them."""
     for prefix, layer in module.named_modules():
+        if prefix and hasattr(layer, "initialize"):
+            layer.initialize(seed, prefix)  # type: ignore[operator]
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             continue
         fan_in = layer.weight[0].numel()
