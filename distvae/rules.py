@@ -70,6 +70,9 @@ def _gradient(trial: Trial) -> Iterator[Refusal]:
     if objective.pathwise and not pathwise:
         why = f"{objective.type} is trained through z, and {estimator.type} passes no exact gradient through it"
         yield "objective", f"{why} (use objective: {{type: elbo}}, or a posterior with estimator: {{type: pathwise}})"
+    if vae.likelihood.whole_batch and not estimator.whole_batch:
+        why = f"sigma_x estimated from the batch ties its examples together, and {estimator.type} takes each by itself"
+        yield "vae.likelihood", f"{why} (use mode: per_image, learned or fixed)"
     least = getattr(estimator, "least_samples", 1)
     if trial.train.samples < least:
         why = f"{trial.train.samples} sample a step, and {estimator.type} with its baseline needs {least}"
@@ -115,6 +118,10 @@ def _beta_input(trial: Trial) -> Iterator[Refusal]:
     if vae.conditioning is not None and not objective.beta_input:
         why = f"the nets are told beta, and {objective.type} has one beta for all"
         yield "vae.conditioning", f"{why} (use objective: {{type: beta_input}}, or leave conditioning out)"
+    for field in ("encoder", "decoder") if getattr(vae.conditioning, "type", None) == "film" else ():
+        if getattr(getattr(vae, field), "hidden", None) == ():
+            why = "film modulates hidden layers, and hidden: [] has none"
+            yield f"vae.{field}", f"{why} (use conditioning: {{type: gate}}, or a hidden layer)"
     if objective.beta_input and vae.posterior.whole_batch:
         why = f"the {vae.posterior.type} posterior's batch statistics would mix the betas of a batch"
         yield "vae.posterior", f"{why} (use {{type: gaussian}})"

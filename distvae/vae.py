@@ -89,7 +89,8 @@ class Vae(nn.Module):
         )
         self.decoder: nn.Module = decoder.decoder(code, model.likelihood.width(x_shape), x_shape)
         if model.conditioning is not None:
-            self.encoder = model.conditioning.condition(self.encoder, "encoder", self.x_shape)
+            pairs = model.posterior.gaussian  # (mean, log variance) in the encoder's head
+            self.encoder = model.conditioning.condition(self.encoder, "encoder", self.x_shape, pairs=pairs)
             self.decoder = model.conditioning.condition(self.decoder, "decoder", (code,))
         self.posterior: nn.Module = model.posterior.build(d)
         self.prior: Any = model.prior.build(d, self.x_shape)

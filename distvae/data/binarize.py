@@ -1,4 +1,5 @@
-"""Dynamic binarisation (Salakhutdinov and Murray 2008): pixels b ~ Bernoulli(x), drawn anew at every step, by address."""
+"""Dynamic binarisation (Salakhutdinov and Murray 2008): a pixel x in [0, 1] is 1 with probability x, drawn anew at
+every step, by the example's id: the same bits on any worker, in any shard, at any batch size."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from distvae.kernels.philox import Stream
 
 
 def binarize(x: Tensor, *, seed: int, index: NDArray[np.int64], step: int) -> Tensor:
-    """b `[B, *shape]` in {0, 1}, P(b = 1) = x, in the dtype of `x`; drawn by (seed, step, id `index` `[B]`, pixel)."""
-    flat = x.flatten(1)
-    u = philox.uniform(seed, Stream.BINARIZE, index=index, step=step, dim=flat.shape[1])[:, 0]
-    return (torch.from_numpy(u).to(x.device) < flat).to(x.dtype).reshape(x.shape)
+    """`x` `[B, *shape]` in [0, 1] of examples `index` `[B]` to {0, 1}, in the dtype of `x`: 1 where u < x, compared in
+    float64 (0 never becomes 1, and 1 never 0)."""
+    u = philox.uniform(seed, Stream.BINARIZE, index=index, step=step, dim=x[0].numel() if len(x) else 0)
+    return (torch.from_numpy(u).view(x.shape).to(x.device) < x.double()).to(x.dtype)

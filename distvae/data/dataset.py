@@ -1,47 +1,59 @@
-"""What a data part returns, the addressed split every part with a split of its own uses, and the process's memory of
-loaded data."""
+"""What every data part is and returns, the addressed splits of those without an official one, and the process's memory
+of loaded data."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distvae.kernels import philox
 from distvae.kernels.philox import Stream
-from distvae.part import Part
+from distvae.part import Hyper, Part
 
+TRAIN, VALID, TEST = 0, 1, 2  # codes of the splits, in arrays `which`
+SPLIT_SEED = 0  # which examples are held out is part of a data set's identity, not a knob
 
-@dataclass(frozen=True, kw_only=True)
-class DataPart(Part):
-    """Defaults: pixels in [0, 1] of no particular number of levels, no labels."""
-
-    draws: ClassVar[bool] = False  # does `seed` change the examples, or only their order?
-    classes: ClassVar[int | None] = None  # of the labels; None: it has none
-    unit: ClassVar[bool] = True  # is x in [0, 1]?
-    binarize: ClassVar[str] = "none"
-
-    @property
-    def label(self) -> str:
-        """The curve's `data`: results of two labels are never compared."""
-        return self.type  # type: ignore[attr-defined]
-
-    @property
-    def levels(self) -> int | None:
-        """Levels of a pixel: 256, 2, ...; None if it is real."""
-        return None
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        """x_shape, None if it is not known before loading."""
-        return None
+Binarize = Annotated[
+    Literal["none", "dynamic"], Hyper(doc="dynamic = at every step each pixel is drawn: 1 with probability x")
+]
 
 
 class DataError(Exception):
     """The data are missing or malformed. The message says where, what, and the remedy; the command exits 2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPart(Part):
+    """Base of the data sets. What is known before loading is here, so that a config can be refused without the data;
+    a part states what differs."""
+
+    type: str
+    seed: Annotated[int, Hyper(low=0, high=2**63 - 1, doc="order of the training examples")] = 0
+
+    draws: ClassVar[bool] = False  # does `seed` change the examples, or only their order?
+    unit: ClassVar[bool] = True  # is x in [0, 1]?
+    stored_levels: ClassVar[int | None] = 256  # values a pixel takes as stored; None = real
+    classes: ClassVar[int | None] = None  # labels are 0..classes-1; None = no labels, or unknown before loading
+    shape: ClassVar[tuple[int, ...] | None] = None  # of one x; None = unknown before loading
+    binarize: ClassVar[Literal["none", "dynamic"]] = "none"
+
+    @property
+    def label(self) -> str:
+        """The curve's `data` column: figures under one label may be compared."""
+        return f"{self.type}_dynamic" if self.binarize == "dynamic" else self.type
+
+    @property
+    def levels(self) -> int | None:
+        """Values a pixel takes as the model sees it: 256 (8 bits), 2 (binary), None (real)."""
+        return 2 if self.binarize == "dynamic" else self.stored_levels
+
+    def load(self) -> Dataset:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ class Split:
     x: NDArray[np.generic]  # [N, *x_shape] uint8 0..255 or float32
     y: NDArray[np.int64] | None  # [N] class labels
     index: NDArray[np.int64]  # [N]
-    factors: NDArray[np.int64] | None = None  # [N, F] factors of variation, where they are known
+    factors: NDArray[np.int64] | None = None  # [N, F] generating factors, each 0..size-1
 
     def __len__(self) -> int:
         return len(self.x)
@@ -84,6 +96,45 @@ class Dataset:
         return {k: s for k, s in (("train", self.train), ("valid", self.valid), ("test", self.test)) if len(s)}
 
 
+def divided(
+    name: str,
+    x: NDArray[Any],  # [N, *x_shape]
+    y: NDArray[np.int64] | None,  # [N]
+    which: NDArray[np.integer[Any]],  # [N] of TRAIN, VALID, TEST; others are left out
+    factors: NDArray[np.int64] | None = None,  # [N, F]
+) -> Dataset:
+    """The data set whose ids are the rows of `x`. A split of consecutive rows is a view."""
+
+    def split(code: int) -> Split:
+        index = np.flatnonzero(which == code)
+        whole = len(index) > 0 and index[-1] - index[0] + 1 == len(index)
+        rows = slice(index[0], index[-1] + 1) if whole else index
+        return Split(x[rows], None if y is None else y[rows], index, None if factors is None else factors[rows])
+
+    return Dataset(name, split(TRAIN), split(VALID), split(TEST))
+
+
+def official(y: NDArray[np.int64], n_test: int, *, valid: int) -> NDArray[np.int8]:
+    """`which` of `len(y)` official training examples, of which `valid` are held out, stratified, and `n_test` official
+    test examples after them."""
+    if valid >= len(y):
+        raise DataError(f"data.valid: {valid} of {len(y)} training images held out leaves none to train on: lower it")
+    held = stratified(y, valid, seed=SPLIT_SEED)
+    return np.concatenate([np.where(held, VALID, TRAIN), np.full(n_test, TEST)]).astype(np.int8)
+
+
+def addressed(n: int, *, valid: int, test: int) -> NDArray[np.int8]:
+    """`which` of `n` examples without an official split: `test` and `valid` of them by address."""
+    if valid + test >= n:
+        raise DataError(
+            f"data.valid and data.test: {valid} and {test} of {n} examples held out leave none to train on: lower them"
+        )
+    order = philox.permutation(SPLIT_SEED, n, stream=Stream.SPLIT)
+    which = np.full(n, TRAIN, dtype=np.int8)
+    which[order[:test]], which[order[test : test + valid]] = TEST, VALID
+    return which
+
+
 def stratified(y: NDArray[np.int64], n: int, *, seed: int) -> NDArray[np.bool_]:
     """A mask of exactly `n` examples, each class in proportion (largest remainders), chosen by address."""
     order = philox.permutation(seed, len(y), stream=Stream.SPLIT)
@@ -95,6 +146,14 @@ def stratified(y: NDArray[np.int64], n: int, *, seed: int) -> NDArray[np.bool_]:
     mask = np.zeros(len(y), dtype=bool)
     mask[chosen] = True
     return mask
+
+
+def check_name(name: str) -> None:
+    """The `name` of data found by a path: it goes into labels, keys and file names."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name) or ".." in name:
+        raise ValueError(
+            f"name: {name!r} is not a name (letters, digits, '.', '_' and '-', at most 64, first a letter or digit)"
+        )
 
 
 def load(part: Any) -> Dataset:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from distvae.data.dataset import DataPart, Dataset
+from distvae.data.dataset import Binarize, DataPart, Dataset
 from distvae.data.idx import load_idx
 from distvae.part import Hyper
 
@@ -24,17 +24,10 @@ class FashionMnist(DataPart):
     ] = None
     download: Annotated[bool, Hyper(doc="fetch into the user's cache what root lacks", key=False)] = False
     valid: Annotated[int, Hyper(low=0, below=60_000, doc="training images held out, stratified; 0 = none")] = 5_000
-    seed: Annotated[int, Hyper(low=0, high=2**63 - 1, doc="order of the training examples")] = 0
+    binarize: Binarize = "none"
 
     classes: ClassVar[int | None] = 10
-
-    @property
-    def levels(self) -> int:
-        return 256
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (1, 28, 28)
+    shape: ClassVar[tuple[int, ...] | None] = (1, 28, 28)
 
     def load(self) -> Dataset:
-        return load_idx("fashion_mnist", "FashionMNIST", root=self.root, download=self.download, valid=self.valid)
+        return load_idx(self.label, self.type, "FashionMNIST", root=self.root, download=self.download, valid=self.valid)

@@ -35,10 +35,7 @@ class Gaussian(DataPart):
 
     draws: ClassVar[bool] = True
     unit: ClassVar[bool] = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.eigenvalues),)
+    stored_levels: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         d = len(self.eigenvalues)
@@ -51,6 +48,10 @@ class Gaussian(DataPart):
                     f"at least {d + 1} can"
                 )
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.eigenvalues),)
+
     def load(self) -> Dataset:
         d = len(self.eigenvalues)
         root = np.diag(np.sqrt(np.array(self.eigenvalues)))
@@ -62,7 +63,7 @@ class Gaussian(DataPart):
             z = philox.normal(self.seed, Stream.SYNTHETIC, index=index, dim=d)[:, 0]
             return Split((_whiten(z) @ colour).astype(np.float32), None, index)
 
-        return Dataset("gaussian", split(train), split(valid), split(test))
+        return Dataset(self.label, split(train), split(valid), split(test))
 
     def _axes(self) -> NDArray[np.float64]:
         """Random orthonormal axes, in columns: Q of a Gaussian matrix, signs by R's diagonal (Mezzadri 2007)."""

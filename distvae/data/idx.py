@@ -11,27 +11,23 @@ torchvision has it: `MNIST/raw/train-images-idx3-ubyte[.gz]`, and three more. Do
 from __future__ import annotations
 
 import gzip
-import hashlib
 import math
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distvae.data.dataset import DataError, Dataset, Split, stratified
+from distvae.data.dataset import DataError, Dataset, divided, official
+from distvae.data.folders import cache_errors, cache_folder, check_md5, root_of
 from distvae.files import replacing
 
-_SPLIT_SEED = 0  # which training images are held out is part of the data set's identity, not a knob
 _SIZE = 28
 _UBYTE = 8  # idx's code of unsigned bytes
 
 
-def load_idx(kind: str, loader: str, *, root: str | None, download: bool, valid: int) -> Dataset:
+def load_idx(name: str, kind: str, loader: str, *, root: str | None, download: bool, valid: int) -> Dataset:
     """The data set `kind` by `torchvision.datasets.<loader>`: uint8 `[N, 1, 28, 28]`, ids in file order, then test."""
     import torchvision.datasets  # seconds, and only these loaders need it
 
@@ -40,29 +36,16 @@ def load_idx(kind: str, loader: str, *, root: str | None, download: bool, valid:
     reader = type(loader, (original,), {"_check_legacy_exist": lambda self: False})
     folder = _folder(kind, loader, reader, root=root, download=download)
     train, test = (reader(folder, train=t, download=False) for t in (True, False))
-    x, y = train.data.numpy()[:, None], train.targets.numpy()
-    if valid >= len(x):
-        raise DataError(f"data.valid: {valid} of {len(x)} training images held out leaves none to train on: lower it")
-    index, held = np.arange(len(x)), stratified(y, valid, seed=_SPLIT_SEED)
-    x_test, y_test = test.data.numpy()[:, None], test.targets.numpy()
-    return Dataset(
-        kind,
-        Split(x[~held], y[~held], index[~held]),
-        Split(x[held], y[held], index[held]),
-        Split(x_test, y_test, len(x) + np.arange(len(x_test))),
-    )
-
-
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/distvae, ~/.cache/distvae by default."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distvae"
+    x = np.concatenate([train.data.numpy(), test.data.numpy()])[:, None]
+    y = np.concatenate([train.targets.numpy(), test.targets.numpy()])
+    return divided(name, x, y, official(train.targets.numpy(), len(test), valid=valid))
 
 
 def _folder(kind: str, loader: str, reader: Any, *, root: str | None, download: bool) -> Path:
     """A folder with the four files unpacked and sound."""
     packed = {name: md5 for name, md5 in reader.resources}
     plain = [name.removesuffix(".gz") for name in packed]
-    base, where = _root(kind, root)
+    base, where = root_of(kind, root)
     raw, cache = base / loader / "raw", cache_folder()
     if all((raw / name).is_file() for name in plain):
         _check(raw, plain)
@@ -82,26 +65,11 @@ def _folder(kind: str, loader: str, reader: Any, *, root: str | None, download: 
     return cache
 
 
-def _root(kind: str, root: str | None) -> tuple[Path, str]:
-    """The folder to read, and where its name came from."""
-    if root is not None:
-        return Path(root).expanduser().absolute(), f"data.root: {root}"
-    if base := os.environ.get("DISTVAE_DATA"):
-        return Path(base).expanduser().absolute() / kind, "data.root: null, so $DISTVAE_DATA"
-    return cache_folder(), "data.root: null and $DISTVAE_DATA not set, so the user's cache"
-
-
 def _unpack(source: Path, md5: str, target: Path) -> None:
     # Checked even when the cache has it: a damaged original must not depend on who ran first.
-    with source.open("rb") as f:
-        found = hashlib.file_digest(f, "md5").hexdigest()
-    if found != md5:
-        raise DataError(
-            f"{source}: md5 {found}, expected {md5}: truncated or altered. "
-            "Replace the file, or remove it and set data.download: true"
-        )
+    check_md5(source, md5, "Replace the file, or remove it and set data.download: true")
     if not target.is_file():
-        with gzip.open(source) as f, _cache_errors(target.parent), replacing(target) as out:
+        with gzip.open(source) as f, cache_errors(target.parent), replacing(target) as out:
             shutil.copyfileobj(f, out)
 
 
@@ -111,7 +79,7 @@ def _download(reader: Any, cache: Path) -> None:
     plain = [name.removesuffix(".gz") for name, _ in reader.resources]
     if all((raw / name).is_file() for name in plain):
         return
-    with _cache_errors(cache):
+    with cache_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(dir=cache, prefix=".download-")
     with temporary as folder:
@@ -123,16 +91,8 @@ def _download(reader: Any, cache: Path) -> None:
                 f"and set data.root to the folder that holds {reader.__name__}/raw"
             ) from e
         for name in plain:
-            with (got / name).open("rb") as f, _cache_errors(raw), replacing(raw / name) as out:
+            with (got / name).open("rb") as f, cache_errors(raw), replacing(raw / name) as out:
                 shutil.copyfileobj(f, out)
-
-
-@contextmanager
-def _cache_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        raise DataError(f"{folder}: {e.strerror or e}. Set XDG_CACHE_HOME to a folder you can write") from e
 
 
 def _check(raw: Path, names: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -18,6 +18,8 @@ PerSample = Callable[[Tensor], Tensor]  # z [B, S, Z] -> [B, S]: -log p(x|z), na
 @dataclass(frozen=True, kw_only=True)
 class EstimatorPart(Part):
     """How the gradient of E_q[-log p(x|z)] is estimated."""
+
+    whole_batch: ClassVar[bool] = True  # may -log p(x|z) of one example depend on the z of others?
 
     def refusal(self, posterior: PosteriorPart, latent_dim: int) -> str | None:
         """Why it cannot be used with this posterior, and the likely fix; None if it can."""

@@ -1,8 +1,14 @@
-"""Encoders and decoders."""
+"""Encoders, decoders, and their conditioning on beta."""
 
+from distvae.nets.conv import Conv
+from distvae.nets.conv3x3 import Conv3x3
+from distvae.nets.conv_large import ConvLarge
+from distvae.nets.film import Film
+from distvae.nets.gate import Gate
 from distvae.nets.mlp import Mlp
+from distvae.nets.net import NetPart
 
-Net = Mlp
-Conditioning = Mlp
+Net = Mlp | Conv | ConvLarge | Conv3x3
+Conditioning = Film | Gate
 
-__all__ = ["Mlp", "Net"]
+__all__ = ["Conditioning", "Conv", "Conv3x3", "ConvLarge", "Film", "Gate", "Mlp", "Net", "NetPart"]

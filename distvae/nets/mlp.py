@@ -1,7 +1,9 @@
-"""Fully connected nets. `hidden: [256, 128]` on 784 pixels is the 784-256-128-d toyVAE of S1 Table 1 (deduced: the
-paper does not print it; it is the net of the S-VAE example that S1 compares with). `hidden: []` is the linear VAE.
+"""Fully connected nets; the decoder mirrors the encoder.
 
-The decoder mirrors the encoder. Weights are set later, by address (`init.py`), so nothing here draws a number."""
+hidden: [256, 128]   784-256-128-d, the toyVAE of S1 Table 1 (deduced: the paper does not print it; it is the net of
+                     the S-VAE example that S1 compares with)
+hidden: [1024]       784-1024-c, the fully connected net of S5 Table I
+hidden: []           the linear VAE"""
 
 from __future__ import annotations
 
@@ -13,14 +15,12 @@ from typing import Annotated, Literal
 
 from torch import nn
 
-from distvae.part import Hyper, Part
-
-Activation = Literal["relu", "tanh", "gelu", "silu", "elu"]
-_ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU, "elu": nn.ELU}
+from distvae.nets.net import ACTIVATIONS, Activation, NetPart
+from distvae.part import Hyper
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mlp(Part):
+class Mlp(NetPart):
     """Multi-layer perceptron (S1: toyVAE)."""
 
     type: Literal["mlp"] = "mlp"
@@ -30,16 +30,14 @@ class Mlp(Part):
     )
     activation: Annotated[Activation, Hyper(doc="non-linearity after each hidden layer")] = "relu"
 
-    def encoder(self, x_shape: Sequence[int], width: int, *, head_bias: bool = True) -> nn.Module:
-        """`[B, *x_shape] -> [B, width]`; `head_bias=False` drops the last layer's bias (a batch norm follows)."""
+    def encoder(self, x_shape: Sequence[int], width: int, *, head_bias: bool = True) -> nn.Sequential:
         return nn.Sequential(nn.Flatten(), *self._layers([math.prod(x_shape), *self.hidden, width], head_bias))
 
-    def decoder(self, latent_dim: int, width: int, x_shape: Sequence[int]) -> nn.Module:
-        """`[..., latent_dim] -> [..., width]`"""
-        return nn.Sequential(*self._layers([latent_dim, *reversed(self.hidden), width]))
+    def decoder(self, code_dim: int, width: int, x_shape: Sequence[int]) -> nn.Sequential:
+        return nn.Sequential(*self._layers([code_dim, *reversed(self.hidden), width]))
 
     def _layers(self, widths: Sequence[int], head_bias: bool = True) -> list[nn.Module]:
-        act = _ACTIVATIONS[self.activation]
+        act = ACTIVATIONS[self.activation]
         layers: list[nn.Module] = []
         for n, (a, b) in enumerate(pairwise(widths), start=2):
             last = n == len(widths)

@@ -103,11 +103,11 @@ class BinarizedPrior(PriorModule):
     def base(self) -> Any:
         return NormalPrior(self.latent_dim)
 
-    def divergence(self, q: NormalQ, z: Tensor) -> Tensor:
+    def divergence(self, q: NormalQ, z: Tensor | None = None) -> Tensor:
         """The surrogate KL_B `[B, D]`, nats: what the objective weighs."""
         return kl_standard_normal(self.locate(q.mu), q.var)  # Eq. 4
 
-    def rate(self, q: NormalQ, z: Tensor) -> Tensor:
+    def rate(self, q: NormalQ, z: Tensor | None = None) -> Tensor:
         """KL(q || 1/2 N(-r) + 1/2 N(+r)) `[B, D]`, nats."""
         mu, logvar = q.mu.reshape(1, -1), q.var.log().reshape(1, -1)
         return gaussian_mixture_kl(mu, logvar, self.r).reshape(q.mu.shape)

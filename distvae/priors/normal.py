@@ -49,11 +49,11 @@ class NormalPrior(PriorModule):
         super().__init__()
         self.latent_dim = latent_dim
 
-    def divergence(self, q: NormalQ, z: Tensor) -> Tensor:
+    def divergence(self, q: NormalQ, z: Tensor | None = None) -> Tensor:
         """What the objective weighs: KL(q || p) `[B, D]`, nats."""
         return kl_standard_normal(q.mu, q.var)
 
-    def rate(self, q: NormalQ, z: Tensor) -> Tensor:
+    def rate(self, q: NormalQ, z: Tensor | None = None) -> Tensor:
         """KL to the normalised prior `[B, D]`, nats: here the same thing."""
         return kl_standard_normal(q.mu, q.var)
 

@@ -11,12 +11,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from distvae.likelihoods import Gaussian
+from distvae.likelihoods.equivalence import equivalent_sigma
+from distvae.objectives import Elbo
 from distvae.study import Study
 from distvae.sweeps.cluster import cores
 from distvae.sweeps.progress import duration
 from distvae.trial import Trial, flatten
 
 PROBE_STEPS = 30
+SHOWN = 12  # rows of a list; --json has all of it
 PROBES = 2  # groups timed; larger ones first
 
 
@@ -44,6 +48,8 @@ def overview(study: Study, out: Path | None, *, probe: bool) -> dict[str, Any]:
         "engine": study.engine,
         "concurrency": concurrency,
     }
+    if sigmas := _equivalent_sigmas(study):
+        view["equivalent_sigma"] = sigmas
     if probe and todo:
         view["estimate"] = _estimate(todo, groups, concurrency)
     return view
@@ -56,6 +62,19 @@ def _axes(study: Study) -> dict[str, list[Any]]:
         for name, value in flatten(t.config()):
             seen.setdefault(name, {})[repr(value)] = value
     return {name: list(values.values()) for name, values in seen.items() if len(values) > 1}
+
+
+def _equivalent_sigmas(study: Study) -> list[dict[str, float]]:
+    """For each beta at each fixed sigma_x of a Gaussian likelihood, the sigma_x at which beta = 1 is the same model."""
+    pairs: dict[tuple[float, float], None] = {}
+    for t in study.trials:
+        likelihood = t.vae.likelihood
+        if isinstance(likelihood, Gaussian) and likelihood.mode == "fixed" and isinstance(t.objective, Elbo):
+            pairs.setdefault((t.objective.beta, likelihood.sigma))
+    return [
+        {"beta": beta, "sigma": sigma, "equivalent_sigma": equivalent_sigma(beta, sigma)}
+        for beta, sigma in sorted(pairs)
+    ]
 
 
 def _group(group: str, n: int, study: Study) -> dict[str, Any]:
@@ -130,6 +149,14 @@ def render(view: dict[str, Any], console: Console) -> None:
         shown = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in values[:8])
         table.add_row(name, f"{len(values)} values", shown + (", ..." if len(values) > 8 else ""))
     console.print(table)
+    if "equivalent_sigma" in v:
+        console.print("sigma_x is fixed: minimising -log p + beta KL is minimising at beta = 1 with another sigma_x")
+        table = Table("beta", "sigma_x", "sigma_x at beta = 1", box=None, padding=(0, 2, 0, 2))
+        for e in v["equivalent_sigma"][:SHOWN]:
+            table.add_row(*(f"{e[k]:.4g}" for k in ("beta", "sigma", "equivalent_sigma")))
+        if len(v["equivalent_sigma"]) > SHOWN:
+            table.add_row(f"... {len(v['equivalent_sigma'])} in all, every one by --json")
+        console.print(table)
     n = len(v["groups"])
     console.print(f"{n} group{'s' if n > 1 else ''} (trials of one are alike but for float knobs, seed and latent_dim)")
     if v["left"] < v["trials"]:

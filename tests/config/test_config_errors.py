@@ -85,7 +85,7 @@ def test_the_config_they_break_is_good():
         (
             "latent_dim: 2",
             "latnt_dim: 2",
-            "x.yaml:5:3: vae.latnt_dim: unknown key 'latnt_dim' (allowed: encoder, decoder, latent_dim, posterior, prior, likelihood) - did you mean 'latent_dim'?",
+            "x.yaml:5:3: vae.latnt_dim: unknown key 'latnt_dim' (allowed: encoder, decoder, conditioning, latent_dim, posterior, prior, likelihood, estimator) - did you mean 'latent_dim'?",
         ),
         (
             "{type: gaussian}",

@@ -1,4 +1,4 @@
-"""Gaussian pixels against scipy, the four homes of sigma_x, and the conversion between beta and sigma (S4)."""
+"""Gaussian pixels against scipy, and the six homes of sigma_x (S4)."""
 
 import math
 
@@ -12,10 +12,7 @@ from scipy.stats import norm
 
 from distvae.batch import Batch, Noise
 from distvae.likelihoods import Gaussian
-from distvae.likelihoods.gaussian import MSE_MIN, sse_beta
-from distvae.objectives import Elbo
-from distvae.posteriors.gaussian import NormalQ
-from distvae.priors import Normal
+from distvae.likelihoods.gaussian import MSE_MIN
 
 F = torch.float64
 
@@ -160,31 +157,65 @@ def test_per_image_sigma_is_each_images_mse_and_no_density():
     for training in (True, False):
         nll = build(mode="optimal_per_image").train(training).nll(y, x, a_batch(x))
         torch.testing.assert_close(nll, 3 * ((2 * math.pi * mse).log() + 1))
-    measures = {m: Gaussian(mode=m).measure for m in ("fixed", "learned", "optimal", "optimal_per_image")}
-    assert measures == {"fixed": "density", "learned": "density", "optimal": "density", "optimal_per_image": None}
+    normalised = ("fixed", "learned", "optimal", "per_image", "per_pixel")
+    assert Gaussian(mode="optimal_per_image").measure is None
+    assert all(Gaussian(mode=m).measure == "density" for m in normalised)
 
 
-# --- beta and sigma ---------------------------------------------------------------------------------------------------
+# --- from the decoder -------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
-@given(beta=st.floats(0.05, 10), sigma=st.floats(0.1, 3), a=st.floats(-3, 3), x=st.floats(-3, 3))
-def test_sse_beta_has_the_same_minimiser(beta, sigma, a, x):
-    """x = a z: the best q(z|x) at fixed sigma, in closed form, is where *both* losses are stationary."""
-    v = beta * sigma**2
-    mu = torch.tensor([[a * x / (a * a + v)]], dtype=F, requires_grad=True)
-    var = torch.tensor([[v / (a * a + v)]], dtype=F, requires_grad=True)
-    target = torch.tensor([[x]], dtype=F)
-    q = NormalQ(mu, var)
-    y = a * q.rsample(torch.tensor([[[-1.0], [1.0]]], dtype=F))  # two points: exact for a quadratic
-    batch = a_batch(target)
-    kl = Normal().build(1).divergence(q).sum(-1)
-    nll = build(1, sigma=sigma).nll(y, target, batch).mean(1)
-    sse = (y - target[:, None]).square().sum(-1).mean(1)
-    for loss in (Elbo(beta=beta).build().to(F)(nll, kl, batch), sse + sse_beta(beta, sigma) * kl):
-        for g in torch.autograd.grad(loss.sum(), (mu, var), retain_graph=True):
-            assert float(g) == pytest.approx(0.0, abs=1e-9 * (1 + 1 / v) * 100)
+@pytest.mark.parametrize("mode", ["per_image", "per_pixel"])
+def test_sigma_from_the_decoder_is_scipys_density(mode):
+    y, x = data()
+    h = randn(5, 3, 6, seed=2)
+    likelihood = build(mode=mode, sigma=0.4)
+    assert Gaussian(mode=mode).width((1, 2, 3)) == 12
+    raw = h if mode == "per_pixel" else h.mean(-1, keepdim=True)
+    start = math.log(math.expm1(math.log(0.4) + 6))
+    sigma = (-6 + (raw + start).exp().log1p()).exp().numpy()  # softplus with the floor, from 0.4 at an output of 0
+    torch.testing.assert_close(likelihood.nll(torch.cat([y, h], -1), x, a_batch(x)), logpdf(x, y, sigma))
+    torch.testing.assert_close(likelihood.mean(torch.cat([y, h], -1)), y)
+    at_0 = likelihood.nll(torch.cat([y, 0 * h], -1), x, a_batch(x))
+    torch.testing.assert_close(at_0, logpdf(x, y, 0.4))
+    floor = likelihood.nll(torch.cat([y, 0 * h - 1e3], -1), x, a_batch(x))
+    torch.testing.assert_close(floor, logpdf(x, y, math.exp(-6)))
+    with pytest.raises(ValueError, match=rf"sigma: a {mode} sigma_x starts above 0.00248"):
+        Gaussian(mode=mode, sigma=1e-3)
 
 
-def test_sse_beta_by_hand():
-    assert sse_beta(1.0, 1.0) == 2.0 and sse_beta(3.0, 0.5) == 1.5
+def test_an_images_sigma_is_of_its_code_not_of_its_pixels():
+    """What `optimal_per_image` does wrong: here x does not move sigma_x, so it is a density."""
+    likelihood, y = build(2, mode="per_image"), randn(1, 1, 4)
+    scales = []
+    for x in (torch.zeros(1, 2, dtype=F), torch.ones(1, 2, dtype=F)):
+        z = y.clone().requires_grad_()
+        (g,) = torch.autograd.grad(likelihood.nll(z, x, a_batch(x)).sum(), z)
+        scales.append((g[..., :2] / (y[..., :2] - x)).ravel())  # 1 / sigma^2
+    torch.testing.assert_close(*scales)
+
+
+# --- optimal sigma, by optimisation (methods 5.2.5) -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["learned", "per_image", "per_pixel"])
+def test_a_trained_sigma_is_the_root_mean_squared_error(mode):
+    """Of everything, of the image, of the pixel (over its samples): within 1%."""
+    y, x = randn(4, 50, 6), randn(4, 6, seed=1)
+    error = (y - x[:, None]).square()
+    wanted = error.mean() if mode == "learned" else error.mean((1, 2) if mode == "per_image" else 1)
+    likelihood = build(mode=mode, sigma=3.0)
+    h = torch.zeros(4, 1, 6, dtype=F, requires_grad=True)  # the decoder's second map
+    parameters = list(likelihood.parameters()) or [h]
+    optimizer = torch.optim.Adam(parameters, lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        both = y if mode == "learned" else torch.cat([y, h.expand(-1, 50, -1)], -1)
+        likelihood.nll(both, x, a_batch(x)).mean().backward()
+        optimizer.step()
+    if mode == "learned":
+        got = likelihood.variance().detach()
+    else:
+        raw = h.detach()[:, 0] if mode == "per_pixel" else h.detach().mean((1, 2))
+        got = (2 * (-6 + torch.nn.functional.softplus(raw + math.log(math.expm1(math.log(3.0) + 6))))).exp()
+    torch.testing.assert_close(got, wanted, rtol=0.01, atol=0)

@@ -14,12 +14,12 @@ def linear_widths(net):
 def test_the_toy_vae_of_s1_table_1():
     net = Mlp(hidden=(256, 128))
     assert linear_widths(net.encoder((1, 28, 28), 32)) == [(784, 256, True), (256, 128, True), (128, 32, True)]
-    assert linear_widths(net.decoder(16, 784)) == [(16, 128, True), (128, 256, True), (256, 784, True)]
+    assert linear_widths(net.decoder(16, 784, (1, 28, 28))) == [(16, 128, True), (128, 256, True), (256, 784, True)]
 
 
 def test_no_hidden_layer_is_the_linear_vae():
     assert linear_widths(Mlp(hidden=()).encoder((3,), 4)) == [(3, 4, True)]
-    assert linear_widths(Mlp(hidden=()).decoder(2, 3)) == [(2, 3, True)]
+    assert linear_widths(Mlp(hidden=()).decoder(2, 3, (3,))) == [(2, 3, True)]
 
 
 def test_only_the_heads_bias_goes():
@@ -37,4 +37,4 @@ def test_forward_is_affine_then_the_activation(name):
 
 
 def test_the_decoder_takes_any_leading_shape():
-    assert Mlp(hidden=(5,)).decoder(2, 3)(torch.zeros(4, 6, 2)).shape == (4, 6, 3)
+    assert Mlp(hidden=(5,)).decoder(2, 3, (3,))(torch.zeros(4, 6, 2)).shape == (4, 6, 3)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
 
 from distvae.batch import Batch, Noise
-from distvae.objectives import Capacity, Elbo
+from distvae.objectives import BetaInput, Capacity, Elbo, Terms
 from distvae.schedules import Cyclic, Linear
 
 F = torch.float64
@@ -17,7 +18,8 @@ def a_batch(n=3, total=None, step=0, **kw):
 
 
 def loss(part, batch=None, distortion=D, divergence=KL):
-    return part.build().to(distortion.dtype)(distortion, divergence, batch or a_batch())
+    terms = Terms(distortion, divergence[:, None], None, None, None)
+    return part.build().to(distortion.dtype)(terms, batch or a_batch())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F])
@@ -66,3 +68,33 @@ def test_the_capacity_ramps_and_is_warm_once_risen():
     assert loss(part, a_batch(step=2)).tolist() == [10.0, 23.0, 36.0]  # C = 1
     assert loss(part, a_batch(step=99)).tolist() == [14.0, 21.0, 32.0]  # C = 5
     assert [part.warm(s) for s in (0, 9, 10)] == [0.0, 0.0, 1.0]
+
+
+def test_beta_input_weighs_each_example_by_its_own_beta():
+    part = BetaInput(low=0.1, high=10.0, schedule=Linear(steps=10))
+    beta = torch.tensor([0.1, 1.0, 10.0], dtype=F)
+    assert loss(part, a_batch(step=99, beta=beta)).tolist() == pytest.approx([10.1, 24.0, 100.0])
+    assert loss(part, a_batch(step=5, beta=beta)).tolist() == pytest.approx([10.05, 22.0, 65.0])
+    assert loss(BetaInput(), a_batch(beta=torch.ones(3, dtype=F))).tolist() == loss(Elbo(beta=1.0)).tolist()
+
+
+def test_betas_are_log_uniform_and_addressed():
+    part, like = BetaInput(low=0.01, high=10.0), torch.zeros((), dtype=F)
+    ids = np.arange(20_000)
+    beta = part.draw(Noise(1, 3, ids), like)
+    assert float(beta.min()) >= 0.01 and float(beta.max()) <= 10.0
+    u = (beta.log() - np.log(0.01)) / np.log(1000.0)
+    assert kstest(u.numpy(), "uniform").pvalue > 1e-3
+    assert torch.equal(part.draw(Noise(1, 3, ids[7:9]), like), beta[7:9])
+    assert not torch.equal(part.draw(Noise(1, 4, ids), like), beta)
+    assert Elbo().draw(Noise(1, 3, ids), like) is None and Elbo().grid() == (None,)
+
+
+def test_the_grid_of_betas_is_what_is_asked_for_or_nine_of_equal_ratios():
+    assert BetaInput(betas=(0.1, 1.0)).grid() == (0.1, 1.0)
+    grid = np.array(BetaInput(low=0.01, high=100.0).grid())
+    np.testing.assert_allclose(grid, 10.0 ** np.linspace(-2, 2, 9))
+    with pytest.raises(ValueError, match="betas: 20 is outside"):
+        BetaInput(betas=(20.0,))
+    with pytest.raises(ValueError, match="low: 2 is not below high: 1"):
+        BetaInput(low=2.0, high=1.0)

@@ -32,10 +32,12 @@ def test_the_head_of_fewer_dimensions_is_a_prefix():
 def test_rsample_is_torchs_with_the_same_noise():
     q = NormalQ(torch.randn(4, 3, dtype=F, requires_grad=True), torch.rand(4, 3, dtype=F).requires_grad_())
     reference = torch.distributions.Normal(q.mu, q.var.sqrt())
-    eps = torch.randn(4, 6, 3, dtype=F)
-    z = q.rsample(eps)
+    noise = Noise(3, 1, np.arange(4))
+    eps = noise.normal(6, 3, q.mu)
+    z = q.rsample(noise, 6)
     assert z.shape == (4, 6, 3)
     torch.testing.assert_close(z, reference.loc[:, None] + reference.scale[:, None] * eps)
+    torch.testing.assert_close(q.log_prob(z), reference.log_prob(z.transpose(0, 1)).sum(-1).T)
     z.sum().backward()  # dz/dmu = 1, dz/dvar = eps / (2 sigma)
     torch.testing.assert_close(q.mu.grad, torch.full((4, 3), 6.0, dtype=F))
     torch.testing.assert_close(q.var.grad, (eps.sum(1) / (2 * q.var.sqrt())).detach())
@@ -43,7 +45,7 @@ def test_rsample_is_torchs_with_the_same_noise():
 
 def test_samples_have_the_posteriors_moments():
     q = NormalQ(torch.tensor([[1.5, -2.0]], dtype=F), torch.tensor([[0.25, 4.0]], dtype=F))
-    z = q.rsample(Noise(0, 0, np.arange(1)).normal(20_000, 2, q.mu))[0]
+    z = q.rsample(Noise(0, 0, np.arange(1)), 20_000)[0]
     assert ((z.mean(0) - q.mu[0]).abs() < 4 * (q.var[0] / 20_000).sqrt()).all()
     assert ((z.var(0) / q.var[0] - 1).abs() < 4 * (2 / 20_000) ** 0.5).all()
 

@@ -162,11 +162,11 @@ def test_the_rate_does_not_jump_where_the_rule_changes():
 def test_log_prob_is_the_mixtures_and_integrates_to_one(r):
     z = np.linspace(-r - 10, r + 10, 501)
     np.testing.assert_allclose(
-        prior(r).log_prob(torch.from_numpy(z)).numpy(), log_mixture(z, r), rtol=1e-11, atol=1e-10
+        prior(r).log_prob(torch.from_numpy(z)[:, None]).numpy(), log_mixture(z, r), rtol=1e-11, atol=1e-10
     )
 
     def density(t):
-        return float(prior(r).log_prob(torch.tensor(t, dtype=F)).exp())
+        return float(prior(r).log_prob(torch.tensor([t], dtype=F)).exp())
 
     total = sum(quad(density, a, b)[0] for a, b in ((-r - 12, -r), (-r, 0), (0, r), (r, r + 12)))
     assert total == pytest.approx(1.0, abs=1e-7)
@@ -181,9 +181,7 @@ def test_log_cosh_does_not_overflow_and_is_smooth_at_0():
 @pytest.mark.parametrize("r", [0.0, 0.5, 2.0])
 def test_samples_are_of_the_mixture(r):
     n = 20_000
-    noise = Noise(1, 0, np.arange(n))
-    eps = noise.normal(1, 1, torch.zeros((), dtype=F))[:, 0]
-    z = prior(r).sample(eps, noise.uniform(Stream.SAMPLE, 1, eps)).numpy().ravel()
+    z = prior(r).sample(Noise(1, 0, np.arange(n), Stream.SAMPLE), torch.zeros((), dtype=F)).numpy().ravel()
     assert abs(z.mean()) < 4 * math.sqrt((1 + r * r) / n)
     assert z.var() == pytest.approx(1 + r * r, abs=4 * math.sqrt((2 + 4 * r * r) / n))
     assert kstest(z, lambda t: 0.5 * (norm.cdf(t, -r) + norm.cdf(t, r))).pvalue > 1e-3

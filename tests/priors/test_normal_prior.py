@@ -1,9 +1,12 @@
 """The standard normal prior against torch.distributions."""
 
+import numpy as np
 import torch
 from torch.distributions import Normal as Reference
 from torch.distributions import kl_divergence
 
+from distvae.batch import Noise
+from distvae.kernels.philox import Stream
 from distvae.posteriors.gaussian import NormalQ
 from distvae.priors import Normal
 
@@ -21,5 +24,7 @@ def test_the_kl_is_torchs_per_dimension():
 def test_log_prob_is_torchs_and_samples_are_the_noise():
     z = torch.linspace(-9, 9, 40, dtype=F).reshape(10, 4)
     prior = Normal().build(4)
-    torch.testing.assert_close(prior.log_prob(z), Reference(torch.zeros((), dtype=F), 1.0).log_prob(z))
-    assert torch.equal(prior.sample(z, torch.rand(10, 4, dtype=F)), z)
+    torch.testing.assert_close(prior.log_prob(z), Reference(torch.zeros((), dtype=F), 1.0).log_prob(z).sum(-1))
+    noise = Noise(3, 0, np.arange(10), Stream.SAMPLE)
+    assert torch.equal(prior.sample(noise, z), noise.normal(1, 4, z)[:, 0])
+    assert torch.equal(prior.locate(z), z)
