@@ -22,7 +22,6 @@ class Bernoulli(LikelihoodPart):
 
     type: Literal["bernoulli"] = "bernoulli"
 
-<<<<<<< HEAD
     @property
     def measure(self) -> str:
         return "binary"
@@ -30,10 +29,6 @@ class Bernoulli(LikelihoodPart):
     @property
     def unit(self) -> bool:
         return True
-=======
-    measure: ClassVar[str] = "binary"
-    unit: ClassVar[bool] = True
->>>>>>> m3-lik
 
     def build(self, x_shape: Sequence[int]) -> BernoulliLikelihood:
         return BernoulliLikelihood()

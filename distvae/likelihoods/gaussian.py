@@ -27,10 +27,7 @@ from torch import Tensor, nn
 
 from distvae.batch import Batch
 from distvae.likelihoods.likelihood import LikelihoodPart
-<<<<<<< HEAD
-=======
 from distvae.likelihoods.scale import check_start, log_sigma, log_sigma_from, raw_of
->>>>>>> m3-lik
 from distvae.part import Hyper, hold
 
 Mode = Literal["fixed", "learned", "optimal", "optimal_per_image", "per_image", "per_pixel"]
@@ -40,11 +37,7 @@ MSE_MIN = 1e-8  # per pixel: below it a perfect reconstruction's density would b
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian(LikelihoodPart):
-<<<<<<< HEAD
-    """Gaussian pixels with sigma_x fixed, learned, or optimal (S4)."""
-=======
     """Gaussian pixels with sigma_x fixed, learned, optimal, or from the decoder (S4)."""
->>>>>>> m3-lik
 
     type: Literal["gaussian"] = "gaussian"
     mode: Annotated[Mode, Hyper(doc=f"where sigma_x comes from: {', '.join(get_args(Mode))}")] = "fixed"
@@ -74,12 +67,9 @@ class Gaussian(LikelihoodPart):
     def calibrated(self) -> bool:
         return self.mode == "optimal"
 
-<<<<<<< HEAD
-=======
     def width(self, x_shape: Sequence[int]) -> int:
-        return math.prod(x_shape) * (2 if self.mode in NET else 1)
+        return super().width(x_shape) * (2 if self.mode in NET else 1)
 
->>>>>>> m3-lik
     def build(self, x_shape: Sequence[int]) -> GaussianLikelihood:
         return GaussianLikelihood(self)
 

