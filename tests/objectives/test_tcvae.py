@@ -72,7 +72,7 @@ def test_equal_weights_are_the_beta_vae_with_the_kl_of_one_sample(sampling, beta
     part = TcVae(beta=beta, mi_weight=beta, dimension_weight=beta, sampling=sampling, schedule=schedule)
     elbo = loss_of(Elbo(beta=beta, schedule=schedule), terms._replace(divergence=one), batch)
     loss, *got = with_gradients(part, inputs, batch)
-    assert float(loss.mean()) == pytest.approx(float(elbo.mean()), rel=1e-12)
+    assert float(loss.mean()) == pytest.approx(float(elbo.detach().mean()), rel=1e-12)
     kl = (terms.q.log_prob(terms.z[:, None])[:, 0] - terms.p.log_prob(terms.z)).sum()
     wanted = torch.autograd.grad(terms.distortion.sum() + 0.5 * beta * kl, inputs)
     for a, b in zip(got, wanted, strict=True):
@@ -115,14 +115,14 @@ def test_a_random_batchs_stratified_density_is_q_on_average():
     estimates, part = [], TcVae(sampling="stratified").build().to(F)
     g = np.random.default_rng(0)
     with torch.no_grad():
-        for _ in range(800):
+        for _ in range(400):
             rows = np.concatenate([[0], 1 + g.permutation(n - 1)[: m - 1]])
             few = terms._replace(z=terms.z[rows], q=type(terms.q)(*(t[rows] for t in terms.q)))
             mi, _, _ = part.parts(few, a_batch(m, dataset=n))
             given_x = few.q.log_prob(few.z[:, None])[0, 0]
             estimates.append(float((given_x - mi[0]).exp()))
     estimates = np.array(estimates)
-    assert estimates.mean() == pytest.approx(exact, abs=4 * estimates.std() / math.sqrt(800))
+    assert estimates.mean() == pytest.approx(exact, abs=4 * estimates.std() / math.sqrt(400))
 
 
 @pytest.mark.parametrize("sampling", ["weighted", "stratified"])
