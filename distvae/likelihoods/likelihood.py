@@ -1,40 +1,51 @@
-"""What every likelihood p(x|z) says of itself, with the defaults of the simplest: one decoder output per pixel.
-
-`build(x_shape)` returns a module with
-
-    nll(y [B, S, W], x [B, P], batch) -> [B, S]     -log p(x|z) nats, every constant in it
-    mean(y [..., W]) -> [..., P]                    E[x|z]
-
-W = `width(x_shape)`, P = prod(x_shape). With k parameters per pixel y is parameter-major, `y.unflatten(-1, (k, P))`,
-so that they are the k P/(H W) output channels of a convolutional decoder. Pixels of 8 bits arrive as byte / 255."""
+"""What every likelihood states about itself."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from distvae.part import Part
 
 
 @dataclass(frozen=True, kw_only=True)
 class LikelihoodPart(Part):
-    """Base of the likelihoods."""
+    """Defaults: one decoder output per pixel, nothing of the whole batch."""
 
-    measure: ClassVar[str | None] = "density"  # of what -log p is; None: not normalised, and every bound is null
-    levels: ClassVar[int | None] = None  # 256: of 8-bit pixels only
-    unit: ClassVar[bool] = False  # of pixels in [0, 1] only
-    whole_batch: ClassVar[bool] = False  # a statistic of the whole batch
-    calibrated: ClassVar[bool] = False  # evaluation needs something frozen from the training examples first
+    @property
+    def measure(self) -> str | None:
+        """What -log p is the -log of: `binary`, `mass256`, `density`; None: of nothing, and every bound is null."""
+        return "density"
+
+    @property
+    def whole_batch(self) -> bool:
+        """Does training need the global batch? Refused with gradient accumulation."""
+        return False
+
+    @property
+    def calibrated(self) -> bool:
+        """Does evaluation need sigma_x frozen from the training examples first?"""
+        return False
+
+    @property
+    def levels(self) -> int | None:
+        """Levels a pixel must have: 256, or None for any."""
+        return None
+
+    @property
+    def unit(self) -> bool:
+        """Must pixels lie in [0, 1]?"""
+        return False
 
     def width(self, x_shape: Sequence[int]) -> int:
-        """Decoder outputs per example."""
+        """Decoder outputs: k parameters of P pixels, parameter-major (`y.unflatten(-1, (k, P))`)."""
         return math.prod(x_shape)
 
-    def build(self, x_shape: Sequence[int]) -> Any:
+    def build(self, x_shape: Sequence[int]) -> nn.Module:
+        """A module with `nll(y [B, S, width], x [B, P], batch) -> [B, S]` nats and `mean(y) -> [..., P]`."""
         raise NotImplementedError
 
 
