@@ -118,10 +118,11 @@ def _beta_input(trial: Trial) -> Iterator[Refusal]:
     if vae.conditioning is not None and not objective.beta_input:
         why = f"the nets are told beta, and {objective.type} has one beta for all"
         yield "vae.conditioning", f"{why} (use objective: {{type: beta_input}}, or leave conditioning out)"
-    for field in ("encoder", "decoder") if getattr(vae.conditioning, "type", None) == "film" else ():
-        if getattr(getattr(vae, field), "hidden", None) == ():
-            why = "film modulates hidden layers, and hidden: [] has none"
-            yield f"vae.{field}", f"{why} (use conditioning: {{type: gate}}, or a hidden layer)"
+    for field in ("encoder", "decoder"):
+        net = getattr(vae, field)
+        why = vae.conditioning.refusal(net) if vae.conditioning is not None and net is not None else None
+        if why:
+            yield f"vae.{field}", why
     if objective.beta_input and vae.posterior.whole_batch:
         why = f"the {vae.posterior.type} posterior's batch statistics would mix the betas of a batch"
         yield "vae.posterior", f"{why} (use {{type: gaussian}})"
