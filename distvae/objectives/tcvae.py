@@ -83,8 +83,9 @@ class TcVaeObjective(nn.Module):
         given_x = batch.gather(q.log_prob(terms.z[:, None])[:, 0])
         prior = batch.gather(terms.p.log_prob(terms.z))
         estimate = self._estimate(len(z), batch.dataset)
-        joint = log_density(z, mu, logvar, **estimate)
-        marginals = log_marginals(z, mu, logvar, **estimate).sum(-1)
+        pairs = tuple(t.to(self.beta.dtype) for t in (z, mu, logvar))  # evaluation's float64 would cost N^2 D of it
+        joint = log_density(*pairs, **estimate)
+        marginals = log_marginals(*pairs, **estimate).sum(-1)
         return given_x - joint, joint - marginals, marginals - prior
 
     def _estimate(self, m: int, n: int) -> dict:
