@@ -138,3 +138,9 @@ def test_shards_give_the_whole_batch_and_gradients_are_right(sampling):
     terms = terms_of(*inputs)
     torch.testing.assert_close(loss_in_shards(part, terms, batch), loss_of(part, terms, batch))
     assert gradcheck(lambda *t: loss_of(part, terms_of(*t), batch), inputs)
+
+
+def test_of_a_whole_split_no_example_tells_more_than_its_number():
+    terms = terms_of(*leaves(40, 6))
+    mi, _, _ = parts_of(TcVae(), terms, a_batch(40, dataset=40))
+    assert mi.max() <= math.log(40) + 1e-12 and mi.max() > math.log(40) - 0.5
