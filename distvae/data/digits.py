@@ -44,4 +44,4 @@ def _bundled() -> tuple[Any, Any]:
             return table[:, :-1], table[:, -1]
     from sklearn.datasets import load_digits
 
-    return load_digits(return_X_y=True)
+    return load_digits(return_X_y=True)  # type: ignore[return-value]
