@@ -149,10 +149,10 @@ class _Loader:
         if self.problems:
             raise ConfigError(_by_place(self.problems))
         assert trial is not None
-        trials, duplicates = self.trials(trial, space.Draws(search.seed, search.samples), seeds)
+        trials, duplicates, skipped = self.trials(trial, search, seeds)
         if self.problems:
             raise ConfigError(_by_place(self.problems))
-        return Study(name, trials, duplicates, engine, deepspeed, **sections, resolved=self.resolved(name))
+        return Study(name, trials, duplicates, skipped, engine, deepspeed, **sections, resolved=self.resolved(name))
 
     def resolved(self, name: str) -> str:
         data = {k: v for k, v in self.root.plain().items() if v is not None}
@@ -275,15 +275,20 @@ class _Loader:
                 break
         return None if bad else tree
 
-    def trials(self, tree: Node, draws: space.Draws, seeds: Iterable[int]) -> tuple[tuple[Trial, ...], int]:
-        """Every trial once, all seeds of a configuration adjacent, and how many were planned twice."""
+    def trials(self, tree: Node, search: Search, seeds: Iterable[int]) -> tuple[tuple[Trial, ...], int, int]:
+        """Every trial once, all seeds of a configuration adjacent; how many were planned twice; and how many
+        configurations were skipped as nonsense."""
         seen: dict[str, Trial] = {}
-        planned = 0
-        for cell in space.expand(tree, draws):
+        planned = skipped = 0
+        for cell in space.expand(tree, space.Draws(search.seed, search.samples)):
             first = self.validate(Trial, cell)
             if first is None:
                 break  # `cover` has checked every value: unreachable, or a part that refuses a pair of values
-            for path, why in self.refusals(first):
+            refused = list(self.refusals(first))
+            if refused and search.nonsense == "skip":
+                skipped += 1
+                continue
+            for path, why in refused:
                 node, _ = self.root.find(tuple(path.split(".")) if path.startswith("deepspeed.") else ())
                 node = node if node is not self.root else cell.find(tuple(path.split(".")))[0]
                 self.note(node.at, path, why)
@@ -296,7 +301,13 @@ class _Loader:
                 if twin is not trial and twin != trial:
                     self.clash(cell, twin, trial)
                     break
-        return tuple(seen.values()), planned - len(seen)
+        if skipped and not seen:
+            self.note(
+                self.start,
+                "sweep",
+                "every combination of parts is nonsense (write search: {nonsense: error} to see why)",
+            )
+        return tuple(seen.values()), planned - len(seen), skipped
 
     def clash(self, cell: Node, a: Trial, b: Trial) -> None:
         """Two trials with the same numbers but, say, other `epochs`: keeping either in silence would be wrong."""

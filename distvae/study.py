@@ -37,6 +37,10 @@ class Search(Part):
 
     samples: Annotated[int, Hyper(low=1, high=100_000, doc="draws per grid cell")] = 1
     seed: Annotated[int, Hyper(low=0, high=2**63 - 1, doc="seed of the draws: the same plan on every re-run")] = 0
+    nonsense: Annotated[
+        Literal["error", "skip"],
+        Hyper(doc="combinations of parts that make no sense: an error, or left out and counted"),
+    ] = "error"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,7 @@ class Study:
     name: str
     trials: tuple[Trial, ...]
     duplicates: int = 0  # planned twice by the space, kept once
+    skipped: int = 0  # configurations left out because their parts do not go together (search.nonsense: skip)
     engine: Engine = "deepspeed"
     deepspeed: dict[str, Any] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)

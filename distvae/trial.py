@@ -64,6 +64,13 @@ class Evaluate(Part):
     train_examples: Annotated[int, Hyper(low=1, doc="training examples of the train rows, the first ones by id")] = (
         10_000
     )
+    gradient_draws: Annotated[
+        int, Hyper(low=0, high=10_000, doc="noise draws for gradient_variance on the first training batch; 0 = off")
+    ] = 0
+
+    def __post_init__(self) -> None:
+        if self.gradient_draws == 1:
+            raise ValueError("gradient_draws: one draw has no variance (write 0 for off, or 2 or more)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,13 +103,19 @@ def divided(
     which: NDArray[np.integer[Any]],  # [N] of TRAIN, VALID, TEST; others are left out
     factors: NDArray[np.int64] | None = None,  # [N, F]
 ) -> Dataset:
-    """The data set whose ids are the rows of `x`. A split of consecutive rows is a view."""
+    """The data set whose ids are the rows of `x`. A split of consecutive rows is a view, if `x` is
+    contiguous."""
 
     def split(code: int) -> Split:
         index = np.flatnonzero(which == code)
         whole = len(index) > 0 and index[-1] - index[0] + 1 == len(index)
         rows = slice(index[0], index[-1] + 1) if whole else index
-        return Split(x[rows], None if y is None else y[rows], index, None if factors is None else factors[rows])
+        return Split(
+            np.ascontiguousarray(x[rows]),
+            None if y is None else y[rows],
+            index,
+            None if factors is None else factors[rows],
+        )
 
     return Dataset(name, split(TRAIN), split(VALID), split(TEST))
 

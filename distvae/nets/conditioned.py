@@ -5,13 +5,32 @@ plain net's weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
-from distvae.nets.net import ACTIVATIONS
+from distvae.nets.net import ACTIVATIONS, NetPart
+from distvae.part import Part
 
 _NONLINEAR = tuple(ACTIVATIONS.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditioningPart(Part):
+    """Base of the ways to tell a net beta."""
+
+    def refusal(self, net: NetPart) -> str | None:
+        """Why this net cannot be told beta this way, and the likely fix; None if it can."""
+        return None
+
+    def condition(
+        self, net: nn.Sequential, role: Literal["encoder", "decoder"], features_in: Sequence[int], *, pairs: bool = True
+    ) -> nn.Module:
+        """`net` (inputs `[N, *features_in]`) as a module of (x, log beta `[N]`). `pairs`: an encoder's outputs are
+        (mean, log variance) per dimension, as those of every Gaussian posterior are."""
+        raise NotImplementedError
 
 
 class Conditioned(nn.Module):

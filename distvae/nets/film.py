@@ -19,26 +19,30 @@ from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
-from distvae.nets.conditioned import Conditioned, hidden, spread
-from distvae.part import Hyper, Part, hold
+from distvae.nets.conditioned import Conditioned, ConditioningPart, hidden, spread
+from distvae.nets.net import NetPart
+from distvae.part import Hyper, hold
 
 
 @dataclass(frozen=True, kw_only=True)
-class Film(Part):
+class Film(ConditioningPart):
     """Every hidden layer scaled and shifted by a small MLP of log beta (YOTO)."""
 
     type: Literal["film"] = "film"
     a: Annotated[float, Hyper(low=0.0, symbol="a", doc="size of the modulation; 0 turns it off")] = 0.1
     hidden: Annotated[int, Hyper(low=1, high=65536, doc="hidden units of each modulating MLP")] = 512
 
+    def refusal(self, net: NetPart) -> str | None:
+        if not net.linear:
+            return None
+        return (
+            "film modulates hidden layers, and a linear net has none (use {type: gate}, or give the net a hidden layer)"
+        )
+
     def condition(
         self, net: nn.Sequential, role: Literal["encoder", "decoder"], features_in: Sequence[int], *, pairs: bool = True
     ) -> nn.Module:
-        """`net` as a module of (x `[N, ...]`, log beta `[N]`); the other arguments are the gate's."""
-        layers = hidden(net)
-        if not layers:
-            raise ValueError(f"film modulates hidden layers, and this {role} has none; use gate, or a hidden layer")
-        return Conditioned(net, {i: Modulation(self, features) for i, features in layers.items()})
+        return Conditioned(net, {i: Modulation(self, features) for i, features in hidden(net).items()})
 
 
 class Modulation(nn.Module):

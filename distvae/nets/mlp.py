@@ -30,6 +30,10 @@ class Mlp(NetPart):
     )
     activation: Annotated[Activation, Hyper(doc="non-linearity after each hidden layer")] = "relu"
 
+    @property
+    def linear(self) -> bool:
+        return not self.hidden
+
     def encoder(self, x_shape: Sequence[int], width: int, *, head_bias: bool = True) -> nn.Sequential:
         return nn.Sequential(nn.Flatten(), *self._layers([math.prod(x_shape), *self.hidden, width], head_bias))
 

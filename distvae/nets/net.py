@@ -28,6 +28,11 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 class NetPart(Part):
     """Base of the nets."""
 
+    @property
+    def linear(self) -> bool:
+        """No hidden layer."""
+        return False
+
     def refusal(self, x_shape: Sequence[int]) -> str | None:
         """Why this net cannot serve x of this shape, what it can serve and the likely fix; None if it can."""
         return None

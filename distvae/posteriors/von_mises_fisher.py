@@ -58,8 +58,9 @@ class VonMisesFisherQ(NamedTuple):
         mu, kappa = mu.detach(), kappa.detach()
         u = noise.uniforms(samples, 3 * polar.PROPOSALS, mu, Stream.PROPOSAL)
         theta = polar.draw(kappa.expand(-1, samples), self.d, u)[..., None]
-        eps = noise.normal(samples, self.d + 1, mu)
-        v = normalize(eps - (eps * mu).sum(-1, keepdim=True) * mu, dim=-1)
+        v = noise.normal(samples, self.d + 1, mu)
+        for _ in range(2):  # orthogonal to rounding, even where the noise is nearly along mu
+            v = normalize(v - (v * mu).sum(-1, keepdim=True) * mu, dim=-1)
         z = theta.cos() * mu + theta.sin() * v
         if moving_mu.requires_grad:
             z = z + theta.cos() * moving_mu - (moving_mu * z).sum(-1, keepdim=True) * mu

@@ -49,6 +49,8 @@ _COLUMNS: list[tuple[str, pa.DataType, str, str]] = [  # name, type, unit, meani
     ("iw_nll_nats", _F, "nats/example", "importance-weighted -log p(x)"),
     ("mi_nats", _F, "nats", "mutual information of x and z under q"),
     ("active_units", _I, "dimensions", "dimensions whose posterior mean varies by more than 0.01 over examples"),
+    ("gradient_variance", _F, "(nats/example)^2", "trace of the covariance of the encoder's gradient (train rows)"),
+    ("gradient_square", _F, "(nats/example)^2", "mean squared norm of the encoder's gradient (train rows)"),
     ("wall_s", _F, "s", "training and evaluation so far"),
     ("device", _TEXT, "", "device trained on"),
     ("git_sha", _TEXT, "", "commit of distvae"),

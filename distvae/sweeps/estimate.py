@@ -13,7 +13,7 @@ from rich.table import Table
 
 from distvae.likelihoods import Gaussian
 from distvae.likelihoods.equivalence import equivalent_sigma
-from distvae.objectives import Elbo
+from distvae.objectives import BetaInput, Elbo
 from distvae.study import Study
 from distvae.sweeps.cluster import cores
 from distvae.sweeps.progress import duration
@@ -40,6 +40,7 @@ def overview(study: Study, out: Path | None, *, probe: bool) -> dict[str, Any]:
         "name": study.name,
         "trials": len(study.trials),
         "duplicates_removed": study.duplicates,
+        "nonsense_skipped": study.skipped,
         "configurations": len({t.config_key for t in study.trials}),
         "seeds": sorted({t.seed for t in study.trials}),
         "left": len(todo),
@@ -66,11 +67,12 @@ def _axes(study: Study) -> dict[str, list[Any]]:
 
 def _equivalent_sigmas(study: Study) -> list[dict[str, float]]:
     """For each beta at each fixed sigma_x of a Gaussian likelihood, the sigma_x at which beta = 1 is the same model."""
-    pairs: dict[tuple[float, float], None] = {}
+    pairs: set[tuple[float, float]] = set()
     for t in study.trials:
-        likelihood = t.vae.likelihood
-        if isinstance(likelihood, Gaussian) and likelihood.mode == "fixed" and isinstance(t.objective, Elbo):
-            pairs.setdefault((t.objective.beta, likelihood.sigma))
+        likelihood, objective = t.vae.likelihood, t.objective
+        if isinstance(likelihood, Gaussian) and likelihood.mode == "fixed" and isinstance(objective, Elbo | BetaInput):
+            betas = (objective.beta,) if isinstance(objective, Elbo) else objective.grid()
+            pairs |= {(beta, likelihood.sigma) for beta in betas}
     return [
         {"beta": beta, "sigma": sigma, "equivalent_sigma": equivalent_sigma(beta, sigma)}
         for beta, sigma in sorted(pairs)
@@ -144,6 +146,8 @@ def render(view: dict[str, Any], console: Console) -> None:
     )
     if v["duplicates_removed"]:
         console.print(f"{v['duplicates_removed']} duplicates removed")
+    if v["nonsense_skipped"]:
+        console.print(f"{v['nonsense_skipped']} combinations of parts that make no sense skipped")
     table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
     for name, values in v["axes"].items():
         shown = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in values[:8])

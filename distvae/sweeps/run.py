@@ -203,7 +203,7 @@ class _Driver:
 
     def failed(self, task: dict[str, Any], tune_trial: Any) -> None:
         """Tune gave the trial up after its retry: its end is committed here, for its process may be dead."""
-        from distvae.sweeps.gang import log
+        from distvae.sweeps.rank import log
 
         key, trial = task["key"], self.trials[task["key"]]
         log(self.out, key, event="failed", attempt=task["attempt"], error=str(getattr(tune_trial, "error_file", "")))

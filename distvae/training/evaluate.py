@@ -9,6 +9,7 @@ likelihood has a measure; what training weighed is in the columns called surroga
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from distvae.batch import Batch, Noise
 from distvae.data import Split, binarize
 from distvae.kernels.philox import Stream
+from distvae.metrics.gradient import gradient_variance
 from distvae.objectives import Terms
 from distvae.training.world import World
 from distvae.trial import Trial
@@ -72,6 +74,8 @@ class Evaluator:
                     self.vae.likelihood.calibrate(self._measure("train", beta).mse.mean())
                 for name in self.splits:
                     row = {"epoch": epoch, "step": step, "point": point, **self._row(name, beta, step)}
+                    if name == "train" and self.trial.evaluate.gradient_draws:
+                        row |= self._gradient(beta, step)
                     rows.append({**row, **self._told(beta)})
             return rows
         finally:
@@ -111,6 +115,16 @@ class Evaluator:
         every = None if beta is None else terms.distortion.new_full((n,), beta)
         batch = Batch(x=some.x, noise=noise, total=n, step=step, beta=every, dataset=n)
         return float(self.objective(terms, batch).mean())
+
+    def _gradient(self, beta: float | None, step: int) -> dict[str, float]:
+        """Of the first training batch, whole on every rank: the number of workers does not change it."""
+        train = self.trial.train
+        some = np.arange(min(train.batch_size, len(self.splits["train"])))
+        batch = self._batch("train", some, beta)
+        noise = Noise(self.trial.seed, step, batch.noise.index)
+        batch = replace(batch, noise=noise, total=len(some), samples=train.samples, step=step)
+        got = gradient_variance(self.vae, self.objective, batch, self.trial.evaluate.gradient_draws)
+        return {"gradient_variance": got.trace, "gradient_square": got.square}
 
     def _told(self, beta: float | None) -> dict[str, Any]:
         """What marks a row of a beta-input model."""

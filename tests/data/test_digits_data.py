@@ -1,13 +1,12 @@
 """Digits: the split is part of the data set's identity, so it is pinned; and what every data part promises."""
 
 import hashlib
-from dataclasses import fields, replace
-from typing import get_args
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from distvae.data import Data, Digits, FashionMnist, Gaussian, Mnist, load
+from distvae.data import Digits, Gaussian, load
 from distvae.data.dataset import stratified
 
 PINNED = {
@@ -55,9 +54,3 @@ def test_loading_is_remembered_and_seeds_that_only_order_share_a_copy():
     assert load(Digits(seed=1)) is load(Digits(seed=2))
     g = Gaussian(eigenvalues=(1.0,), n=8, n_held=8)
     assert load(g) is load(replace(g)) and load(g) is not load(replace(g, seed=1))
-
-
-def test_every_data_part_says_whether_its_seed_draws():
-    assert get_args(Data) == (Digits, Mnist, FashionMnist, Gaussian)
-    for part in get_args(Data):
-        assert isinstance(part.draws, bool) and "seed" in {f.name for f in fields(part)}

@@ -36,7 +36,7 @@ def test_grey_images_are_the_expectation_over_binary_draws():
 def test_its_mean_is_the_probability_and_its_measure_is_of_binary_images():
     y = torch.randn(4, 2, 6, dtype=F)
     torch.testing.assert_close(Bernoulli().build((6,)).mean(y), Reference(logits=y).mean)
-    assert Bernoulli.measure == "binary" and not Bernoulli.whole_batch and not Bernoulli.calibrated
+    assert Bernoulli().measure == "binary" and not Bernoulli().whole_batch and not Bernoulli().calibrated
     assert Bernoulli().width((1, 2, 3)) == 6
 
 

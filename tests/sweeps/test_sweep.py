@@ -15,6 +15,7 @@ from driver import Background, distvae, write_config
 from mlflow import MlflowClient
 
 import distvae as api
+from distvae.results.tracking import sync
 
 pytestmark = [pytest.mark.sweep, pytest.mark.timeout(420)]
 CONFIGS = Path(__file__).parents[2] / "tune_configs"
@@ -156,8 +157,7 @@ def test_without_deepspeed_and_without_mlflow_the_rows_are_the_same(tmp_path, mo
     assert "MLflow does not answer" in done.stderr and f"distvae sync {out}" in done.stderr
     (trial,) = load(config).trials
     same_rows(api.load_curve(out), trial)
-    synced = distvae("sync", out, "--uri", f"sqlite:///{tmp_path / 'later.db'}", "--json")
-    assert json.loads(synced.stdout)["trials"] == 1
+    assert sync(out, f"sqlite:///{tmp_path / 'later.db'}")["trials"] == 1
 
 
 TWICE = """
