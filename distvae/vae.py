@@ -187,13 +187,16 @@ class Vae(nn.Module):
     @torch.no_grad()
     def latents(self, n: int, *, seed: int = 0) -> Tensor:
         """z `[n, Z]` from the prior, by address: the first of more are the same."""
-        like = next(self.encoder.parameters())
-        batch = Batch(x=like.new_empty(0), noise=Noise(seed, 0, np.arange(n), Stream.SAMPLE), total=n)
-        training = self.training
+        noise = Noise(seed, 0, np.arange(n), Stream.SAMPLE)
+        return self.prior_for(noise).sample(noise, next(self.encoder.parameters()))
+
+    def prior_for(self, noise: Noise) -> Any:
+        """p(z) with no batch to condition it on, in evaluation mode."""
+        like, training = next(self.encoder.parameters()), self.training
         self.eval()
-        z = self.prior_at(batch).sample(batch.noise, like)
+        p = self.prior_at(Batch(x=like.new_empty(0), noise=noise, total=len(noise.index)))
         self.train(training)
-        return z
+        return p
 
     def _at(self, beta: float | None, like: Tensor) -> Tensor | None:
         if self.model.conditioning is None:
