@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from distvae.results.plots import save
 from distvae.samplers import Sampler, named
 from distvae.sweeps.plan import trial_from_json
 from distvae.training.evaluate import Examples
-from distvae.trial import Trial, flatten
+from distvae.trial import Trial, as_data, flatten
 from distvae.vae import Vae
 
 VALUES = 2**28  # pixels of the training examples that a sampler is fitted to, at most: 1 GiB
@@ -70,7 +69,7 @@ def _of(table: pa.Table, key: str) -> pa.Table:
         several = "begins several trials' keys" if found else "is no trial's key"
         some = ", ".join((found or keys)[:8]) + (", ..." if len(found or keys) > 8 else "")
         raise NothingToPlotError(f"--trial: {key!r} {several} (ended: {some or 'none'})")
-    return table.filter(pc.equal(table["trial_key"].cast(pa.string()), found[0]))
+    return table.filter(pa.array([k == found[0] for k in table["trial_key"].to_pylist()]))
 
 
 def examples(trial: Trial, vae: Vae) -> Tensor:
@@ -81,8 +80,6 @@ def examples(trial: Trial, vae: Vae) -> Tensor:
 
 def told(part: Sampler) -> str:
     """`aggregated: components=10 covariance=full of=draws`"""
-    from distvae.trial import as_data
-
     knobs = [f"{k}={_short(v)}" for k, v in flatten(as_data(part)) if k != "type" and v != []]
     return f"{part.type}: {' '.join(knobs)}" if knobs else part.type
 
