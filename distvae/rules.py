@@ -4,7 +4,7 @@ the reason and the likely fix; what parts need of one another they say themselve
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distvae.trial import Trial
@@ -39,7 +39,17 @@ def _latent(trial: Trial) -> Iterator[Refusal]:
         )
     if p.labels and trial.data.classes is None:
         yield "vae.prior", f"{p.type} by label needs labels, and the {trial.data.label} data have none (leave `by` out)"
-    if p.type == "vamp" or getattr(getattr(p, "over", None), "type", None) == "vamp":
+    base: Any = getattr(p, "over", p)  # under binarized
+    if p.labels and trial.data.classes is not None and base.components < trial.data.classes:
+        why = f"{base.components} components, and the {trial.data.label} data have {trial.data.classes} classes"
+        yield "vae.prior", f"mixture by label has {why} (write components: {trial.data.classes})"
+    if base.type == "vamp":
+        if not q.gaussian:
+            why = f"vamp is a mixture of Gaussian posteriors, and {q.type} is none"
+            yield "vae.prior", f"{why} (use prior: {{type: mixture}}, or posterior: {{type: gaussian}})"
+        if base.unit and not trial.data.unit:
+            why = f"pseudo-inputs in [0, 1], and the {trial.data.label} data are real numbers"
+            yield "vae.prior", f"{base.squash} keeps {why} (write squash: none)"
         if q.whole_batch:
             why = f"vamp encodes pseudo-inputs, and the {q.type} posterior's statistics are of a batch of examples"
             yield "vae.prior", f"{why} (use posterior: {{type: gaussian}}, or prior: {{type: mixture}})"
@@ -108,10 +118,11 @@ def _beta_input(trial: Trial) -> Iterator[Refusal]:
     if vae.conditioning is not None and not objective.beta_input:
         why = f"the nets are told beta, and {objective.type} has one beta for all"
         yield "vae.conditioning", f"{why} (use objective: {{type: beta_input}}, or leave conditioning out)"
-    for field in ("encoder", "decoder") if getattr(vae.conditioning, "type", None) == "film" else ():
-        if getattr(getattr(vae, field), "hidden", None) == ():
-            why = "film modulates hidden layers, and hidden: [] has none"
-            yield f"vae.{field}", f"{why} (use conditioning: {{type: gate}}, or a hidden layer)"
+    for field in ("encoder", "decoder"):
+        net = getattr(vae, field)
+        why = vae.conditioning.refusal(net) if vae.conditioning is not None and net is not None else None
+        if why:
+            yield f"vae.{field}", why
     if objective.beta_input and vae.posterior.whole_batch:
         why = f"the {vae.posterior.type} posterior's batch statistics would mix the betas of a batch"
         yield "vae.posterior", f"{why} (use {{type: gaussian}})"

@@ -40,9 +40,7 @@ class Archive:
         with self._open(key) as (f, found, dtype):
             if dtype.str[1:] not in dtypes:
                 raise DataError(f"{self.path}: {key} is {dtype}, expected {_or(str(np.dtype(d)) for d in dtypes)}")
-            if shape and (
-                len(found) != len(shape) or any(b not in (a, None) for a, b in zip(found, shape, strict=True))
-            ):
+            if shape and not _fits(found, shape):
                 expected = ", ".join("any" if n is None else str(n) for n in shape)
                 raise DataError(f"{self.path}: {key} has shape {list(found)}, expected [{expected}]")
             f.seek(0)
@@ -81,6 +79,10 @@ def _header(f: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     except (SyntaxError, tokenize.TokenError) as e:
         raise ValueError("its header is no Python literal") from e
     return shape, dtype
+
+
+def _fits(found: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
+    return len(found) == len(shape) and all(b in (a, None) for a, b in zip(found, shape, strict=True))
 
 
 def _or(names: Iterable[str]) -> str:
@@ -125,11 +127,9 @@ def image_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
 
 def channels_first(x: NDArray[Any], layout: str) -> NDArray[Any]:
     """Images in `layout` as `[N, C, H, W]`, contiguous."""
-    return (
-        np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-        if layout == "nhwc"
-        else x.reshape(len(x), *image_shape(x.shape, layout))
-    )
+    if layout == "nhwc":
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    return x.reshape(len(x), *image_shape(x.shape, layout))
 
 
 def binary(path: Path, key: str, x: NDArray[Any]) -> NDArray[np.uint8]:

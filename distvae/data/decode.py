@@ -1,8 +1,8 @@
 """Image files to one uint8 array, decoded once: the array is kept in the user's cache and mapped from there, so hundreds
 of trials on a machine share one copy in memory and none decodes again.
 
-The cached file's name hashes how it was made and every image's name, size and time of change: touch an image and it is
-decoded anew. What Pillow did to make an image (choices): the largest centred square, or a centred crop; then bilinear
+The cached file's name hashes how it was made (Pillow's version too) and every image's name, size and time of change:
+touch an image and it is decoded anew. What Pillow did to make an image (choices): the largest centred square, or a centred crop; then bilinear
 with antialiasing, as `torchvision.transforms.Resize` does to a Pillow image."""
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import PIL
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
@@ -36,12 +37,25 @@ def decoded(
     (None = the largest)."""
     shape = (len(names), channels, size, size)
     path = cache_folder() / "decoded" / f"{_fingerprint(root, names, shape, crop)}.npy"
-    if not path.is_file():
+    found = _cached(path, shape)
+    if found is None:
         make = partial(_one, size=size, channels=channels, crop=crop)
         with cache_errors(path.parent):
             _write(path, shape, [root / n for n in names], make)
-    # Copy on write: shared between processes, yet writable for torch's sake.
-    return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
+        found = _cached(path, shape)
+        if found is None:
+            raise DataError(f"{path}: changed while it was written. Remove it")
+    return found
+
+
+def _cached(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """The cached array; None if it is not there, or damaged."""
+    try:
+        # Copy on write: shared between processes, yet writable for torch's sake.
+        x = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
+    except (OSError, ValueError, EOFError):
+        return None
+    return x if x.shape == shape and x.dtype == np.uint8 else None
 
 
 def _write(path: Path, shape: tuple[int, ...], files: list[Path], make: Callable[[Path], bytes]) -> None:
@@ -74,7 +88,7 @@ def _one(file: Path, *, size: int, channels: int, crop: int | None) -> bytes:
 
 
 def _fingerprint(root: Path, names: Sequence[str], shape: tuple[int, ...], crop: int | None) -> str:
-    digest = hashlib.sha256(f"{_VERSION} {shape} {crop}".encode())
+    digest = hashlib.sha256(f"{_VERSION} {PIL.__version__} {shape} {crop}".encode())
     for name in names:
         try:
             stat = os.stat(root / name)

@@ -21,6 +21,12 @@ def kl_standard_normal(location: Tensor, var: Tensor) -> Tensor:
     return 0.5 * (var + location.square() - 1.0 - var.log())
 
 
+def kl_normal(location: Tensor, var: Tensor, prior_var: Tensor) -> Tensor:
+    """KL(N(location, var) || N(0, prior_var)) per dimension, nats. Same shape as its arguments."""
+    ratio = var / prior_var
+    return 0.5 * (ratio + location.square() / prior_var - 1.0 - ratio.log())
+
+
 def log_normal(z: Tensor, location: Tensor | float = 0.0) -> Tensor:
     """log N(z; location, 1) per dimension, nats."""
     return -0.5 * ((z - location).square() + math.log(2.0 * math.pi))

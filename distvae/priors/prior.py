@@ -39,6 +39,11 @@ class P(Protocol):
         """z relative to its mode: the identity but for `binarized` (S1 Eq. 3)."""
         ...
 
+    @property
+    def base(self) -> P:
+        """The law of `locate(z)`: itself but for `binarized`, whose is the prior it is over."""
+        ...
+
 
 class PriorModule(nn.Module):
     """A prior that is the same in every step, and its own `P`."""
@@ -48,6 +53,10 @@ class PriorModule(nn.Module):
 
     def locate(self, z: Tensor) -> Tensor:
         return z
+
+    @property
+    def base(self) -> P:
+        return self  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, kw_only=True)

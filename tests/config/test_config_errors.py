@@ -8,6 +8,9 @@ import time
 import pytest
 
 from distvae.config import ConfigError, load, loads
+from distvae.posteriors import Posterior
+from distvae.priors import Prior
+from distvae.sweeps.explain import members
 from distvae.sweeps.tree import MAX_BYTES
 
 GOOD = """\
@@ -25,6 +28,7 @@ objective: {type: elbo, beta: 1.0}
 train: {epochs: 1, lr: 1e-3}
 seeds: 2
 """
+PRIORS, POSTERIORS = (", ".join(m.__dataclass_fields__["type"].default for m in members(u)) for u in (Prior, Posterior))
 
 
 def said(text: str, sets: tuple[str, ...] = ()) -> list[str]:
@@ -51,7 +55,7 @@ def test_the_config_they_break_is_good():
         (
             "type: binarized",
             "type: binarised",
-            "x.yaml:8:11: vae.prior.type: 'binarised' is not one of normal, binarized - did you mean 'binarized'?",
+            f"x.yaml:8:11: vae.prior.type: 'binarised' is not one of {PRIORS} - did you mean 'binarized'?",
         ),
         (
             "r: 0.5",
@@ -65,16 +69,21 @@ def test_the_config_they_break_is_good():
         ),
         ("lr: 1e-3", "lr: 0", "x.yaml:12:24: train.lr: 0 is not above 0.0 (learning rate)"),
         ("latent_dim: 2", "latent_dim: 0", "x.yaml:5:15: vae.latent_dim: 0 is below 1 (dimensions of z)"),
-        ("{type: gaussian}", "{gamma: 1}", "x.yaml:6:14: vae.posterior.type: is missing, one of gaussian, du (q(z|x))"),
+        (
+            "{type: gaussian}",
+            "{gamma: 1}",
+            f"x.yaml:6:14: vae.posterior.type: is missing, one of {POSTERIORS} (q(z|x))",
+        ),
         (
             "{type: gaussian}",
             "du",
-            "x.yaml:6:14: vae.posterior: 'du' is not a mapping (q(z|x); types: gaussian, du) - did you mean {type: du}?",
+            f"x.yaml:6:14: vae.posterior: 'du' is not a mapping (q(z|x); types: {POSTERIORS}) - did you mean {{type: du}}?",
         ),
         (
             "{type: digits}",
             "{type: digit}",
-            "x.yaml:2:14: data.type: 'digit' is not one of digits, mnist, fashion_mnist, gaussian - did you mean 'digits'?",
+            "x.yaml:2:14: data.type: 'digit' is not one of digits, mnist, fashion_mnist, gaussian, binarized_mnist, omniglot, "
+            "dsprites, cifar10, svhn, celeba, images, npz - did you mean 'digits'?",
         ),
         (
             "beta: 1.0",

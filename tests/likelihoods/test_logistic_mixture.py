@@ -10,6 +10,7 @@ from scipy.special import logsumexp
 from scipy.stats import logistic
 
 from distvae.likelihoods import LogisticMixture
+from distvae.likelihoods.logistic_mixture import expected_byte
 
 
 def log_masses(y, components, floor=-7.0):
@@ -47,6 +48,18 @@ def test_sharp_and_flat_ones_sum_to_one_wherever_they_are(log_s, dtype):
         assert float(log_p.exp().sum()) == pytest.approx(1.0, abs=1e-6), mu
         mean = float((log_p.exp() * torch.arange(256, dtype=F)).sum()) / 255
         assert float(likelihood.mean(y)[0]) == pytest.approx(mean, abs=1e-5), mu
+
+
+@pytest.mark.parametrize(("dtype", "tol"), [(F, 1e-7), (torch.float32, 2e-4)], ids=str)
+def test_the_expected_byte_is_the_sum_over_all_edges(dtype, tol):
+    mu = torch.tensor(
+        [-1e6, -300, -9, -0.5, 0, 0.3, 7.9, 8, 8.1, 100.49, 127.5, 239.2, 247, 255, 255.3, 264, 1e6], dtype=F
+    )
+    s = torch.logspace(-3, 9, 97, dtype=F)[:, None]
+    edges = torch.arange(255, dtype=F) + 0.5
+    wanted = ((mu[:, None] - edges) / s[..., None]).sigmoid().sum(-1)
+    got = expected_byte(*torch.broadcast_tensors(mu.to(dtype), (1 / s).to(dtype)))
+    torch.testing.assert_close(got.double(), wanted, atol=tol, rtol=1e-6)
 
 
 def test_a_tiny_mass_keeps_its_logarithm_and_its_gradient():

@@ -37,7 +37,7 @@ def test_near_the_boundary_it_is_the_chord():
 
 
 def told(net, role, features, **kw):
-    return Gate().condition(net, role, features, **kw).double()
+    return Gate(slope_rate=0.1).condition(net, role, features, **kw).double()
 
 
 def set_all(module, seed=0):

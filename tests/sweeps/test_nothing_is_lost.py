@@ -34,11 +34,22 @@ def children_in_mlflow(out):
     return [r.data.tags["distvae.trial_key"] for r in runs if "distvae.trial_key" in r.data.tags]
 
 
+# Long enough to be killed between two checkpoints, and cheap: one step an epoch, every third evaluated.
+LONG = """
+name: tiny
+vae: {encoder: {type: mlp, hidden: [16]}, latent_dim: 2}
+train: {epochs: 300, batch_size: 1437}
+evaluate: {every: 3}
+seeds: 4
+resources: {checkpoint_s: 0.3}
+"""
+
+
 def test_kill_9_of_the_driver_then_of_a_worker(tmp_path, monkeypatch):
     """The driver dies after the first commits; the same command goes on, loses a worker in the middle of a trial, and
     ends well; once more, and there is nothing left to do."""
-    config = write_config(tmp_path, epochs=400, seeds=2, extra="resources: {checkpoint_s: 0.5}\n")
-    out = tmp_path / "out"
+    config, out = tmp_path / "long.yaml", tmp_path / "out"
+    config.write_text(LONG)
     with Sweep(config, out) as sweep:
         sweep.wait_for(lambda: sweep.points() and saved(out))
         sweep.end(signal.SIGKILL)
@@ -57,7 +68,7 @@ def test_kill_9_of_the_driver_then_of_a_worker(tmp_path, monkeypatch):
     assert all(after[name] == blob for name, blob in before.items())
     assert sorted(s for _, s in ended(out)) == ["finished"] * 4
     rows = pq.read_table(out / "rd_curve.parquet", columns=["trial_key", "epoch", "split"]).to_pylist()
-    assert len(rows) == len({tuple(r.values()) for r in rows}) == 4 * 3 * 400
+    assert len(rows) == len({tuple(r.values()) for r in rows}) == 4 * 3 * 100
     keys = children_in_mlflow(out)
     assert len(keys) == len(set(keys)) == 4
     monkeypatch.setattr(cluster, "connect", None)  # nothing is left: no Ray, no training
