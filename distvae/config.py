@@ -88,7 +88,9 @@ def chosen(menu: type[Part], field: str, what: str | dict[str, Any], label: str)
     node = parse(text, lambda line, column: label, problems, field) or Node(None, label)
     if isinstance(node.value, str):
         node = Node({"type": node}, label, {"type": label})
-    found = _Loader(node, label, "", problems).validate(menu, Node({field: node}, label, {field: label}))
+    found, loader = None, _Loader(node, label, "", problems)
+    if loader.unswept(node, field, "one value is chosen"):
+        found = loader.validate(menu, Node({field: node}, label, {field: label}))
     if problems:
         raise ConfigError(problems)
     return getattr(found, field)

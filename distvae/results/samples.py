@@ -99,7 +99,7 @@ def picture(images: NDArray[np.floating[Any]], path: Path, title: str) -> None:
     grid[:n, :, :h, :w] = images
     sheet = grid.reshape(rows, columns, channels, h + 1, w + 1).transpose(0, 3, 1, 4, 2)
     sheet = sheet.reshape(rows * (h + 1), columns * (w + 1), channels)[:-1, :-1]
-    fig = Figure(figsize=(6.0, 6.0 * rows / columns + 0.6), layout="constrained")
+    fig = Figure(figsize=(6.0, 6.0 * rows / columns + 0.4), layout="constrained")
     ax = fig.subplots()
     ax.imshow(sheet[..., 0] if channels == 1 else sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_axis_off()

@@ -7,7 +7,8 @@ itself (u has the dimensions of z) can learn it. As theirs: a Gaussian likelihoo
 z ~ q(z|x) of every example an epoch, and the learning rate halved after 3/8 and again after 6/8 of the epochs.
 
 Differs from theirs: z is standardised per dimension first, which changes no optimum, only what a learning rate means;
-the net is a plain MLP, without their skip of u around it; and it is smaller (theirs: 3 x 1024, 800 epochs, batch 64).
+sigma_z starts at 0.3, where theirs starts at 1 (there, u ignored and gamma the variance of z is a stationary point, and
+on two well-separated modes training never left it); the net is a plain MLP, without their skip of u around it; and it is smaller (theirs: 3 x 1024, 800 epochs, batch 64).
 Trap: the paper's gamma is a variance, the variable gamma_x of its code a standard deviation. Ours is
 `likelihoods.gaussian`, mode learned: it learns log sigma_z, of the standard deviation."""
 
@@ -31,6 +32,8 @@ from distvae.training.engine import TorchEngine
 from distvae.training.world import World
 from distvae.trial import Train
 from distvae.vae import Model, Vae
+
+START = 0.3  # sigma_z, of standardised z: at 1 a second VAE that ignores u is a stationary point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ class SecondStage(SamplerPart):
     def train(self, q: Any, mean: Tensor, std: Tensor, seed: int) -> Vae:
         """The second VAE, of (z - mean) / std."""
         n, z_shape = q.mu.shape
-        likelihood, net = Gaussian(mode="learned"), Mlp(hidden=self.hidden)
+        likelihood, net = Gaussian(mode="learned", sigma=START), Mlp(hidden=self.hidden)
         model = Model(encoder=net, latent_dim=z_shape, likelihood=likelihood)
         stage, objective = Vae(model, (z_shape,), seed=seed, dtype=q.mu.dtype).to(q.mu.device), Elbo().build()
         engine, step = TorchEngine(stage, Train(lr=self.lr), World()), 0
