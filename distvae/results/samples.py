@@ -88,20 +88,26 @@ def _short(v: Any) -> str:
     return f"{v:g}" if isinstance(v, float) else ",".join(map(_short, v)) if isinstance(v, list) else str(v)
 
 
-def picture(images: NDArray[np.floating[Any]], path: Path, title: str) -> None:
-    """A square-ish grid of images `[n, 1 or 3, H, W]` in [0, 1], by rows."""
-    from matplotlib.figure import Figure
-
+def sheet(images: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Images `[n, C, H, W]` by rows on a square-ish sheet `[rows (H + 1) - 1, columns (W + 1) - 1, C]`, a white pixel
+    between two."""
     n, channels, h, w = images.shape
     columns = math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
-    grid = np.ones((rows * columns, channels, h + 1, w + 1))  # a pixel of white between two
-    grid[:n, :, :h, :w] = images
-    sheet = grid.reshape(rows, columns, channels, h + 1, w + 1).transpose(0, 3, 1, 4, 2)
-    sheet = sheet.reshape(rows * (h + 1), columns * (w + 1), channels)[:-1, :-1]
-    fig = Figure(figsize=(6.0, 6.0 * rows / columns + 0.4), layout="constrained")
+    cells = np.ones((rows * columns, channels, h + 1, w + 1))
+    cells[:n, :, :h, :w] = images
+    cells = cells.reshape(rows, columns, channels, h + 1, w + 1).transpose(0, 3, 1, 4, 2)
+    return cells.reshape(rows * (h + 1), columns * (w + 1), channels)[:-1, :-1]
+
+
+def picture(images: NDArray[np.floating[Any]], path: Path, title: str) -> None:
+    """A PNG of images `[n, 1 or 3, H, W]` in [0, 1]."""
+    from matplotlib.figure import Figure
+
+    pixels = sheet(images)
+    fig = Figure(figsize=(6.0, 6.0 * pixels.shape[0] / pixels.shape[1] + 0.4), layout="constrained")
     ax = fig.subplots()
-    ax.imshow(sheet[..., 0] if channels == 1 else sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
     ax.set_axis_off()
     ax.set_title(title, fontsize=8)
     save(fig, path)

@@ -209,7 +209,7 @@ def test_second_stage_learns_where_the_first_one_s_latents_are():
     rng = np.random.default_rng(2)
     x = 0.3 * rng.normal(size=(2048, 2)) + [0, 1] + np.where(rng.random((2048, 1)) < 0.7, 3, -3) * np.array([1, 0])
     x = torch.from_numpy(x)
-    fitted = SecondStage(hidden=(64, 64), lr=3e-3).fit(identity(0.1), x, seed=0)
+    fitted = SecondStage(hidden=(64, 64), epochs=20, lr=5e-3).fit(identity(0.1), x, seed=0)
     z = fitted.latents(4000, seed=1)
     assert torch.allclose(z.mean(0), x.mean(0), atol=0.3)
     std = torch.tensor([math.sqrt(x[:, 0].var() + 0.01), math.sqrt(0.1)], dtype=x.dtype)
