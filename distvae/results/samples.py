@@ -34,9 +34,11 @@ def draw(out: Path, sampler: str = "prior", *, trial: str | None = None, n: int 
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise NothingToPlotError(f"{out}: the {chosen.data.label} data are not pictures: one x is of shape {shape}")
     x = examples(chosen, vae) if part.examples else None
-    images = part.fit(vae, x, seed).images(n, seed).clamp(0, 1).numpy()
+    fitted = part.fit(vae, x, seed)
+    beta = vae.beta if fitted.beta is None else fitted.beta
     path = out / PLOTS / f"samples_{part.type}_{chosen.key}.png"
-    picture(images, path, f"{chosen.data.label}: {chosen.label}\n{told(part)}")
+    title = f"{chosen.data.label}: {chosen.label}\n{told(part)}" + ("" if beta is None else f", at beta={beta:g}")
+    picture(fitted.images(n, seed).clamp(0, 1).numpy(), path, title)
     return path
 
 
