@@ -1,4 +1,4 @@
-"""beta-TCVAE (Chen et al. 2018): the KL in three parts, each with a weight (their Eq. 4; methods S4.7).
+"""beta-TCVAE (Chen et al. 2018): the KL in three parts, each with a weight (methods S4.7).
 
     loss = -log p + w(step) (mi_weight MI + beta TC + dimension_weight DWKL)
     MI   = E[log q(z|x) - log q(z)]                    index-code mutual information
@@ -9,8 +9,8 @@ MI + TC + DWKL is the KL's estimate from one z, whatever q(z) is taken for. The 
 gamma, and sweeps beta alone. q(z) is estimated from the global batch, of M out of N training examples, with the log-weight
 of a pair counted once (kernels/density.py; disentangling-vae issues 58 and 60 count it D times):
 
-    weighted      minibatch-weighted sampling (their Eq. 5), biased
-    stratified    minibatch-stratified sampling (their Appendix C.2), unbiased for q(z)
+    weighted      minibatch-weighted sampling, biased
+    stratified    minibatch-stratified sampling (their Appendix C), unbiased for q(z)
 
 Both are q(z) itself once the batch is the whole data set, as in evaluation: then it is the plain mean of the posteriors.
 (Only then: between batches that are not, `weighted` moves MI by +ln N, TC by (D - 1) ln N and DWKL by -D ln N, constants
@@ -83,8 +83,9 @@ class TcVaeObjective(nn.Module):
         given_x = batch.gather(q.log_prob(terms.z[:, None])[:, 0])
         prior = batch.gather(terms.p.log_prob(terms.z))
         estimate = self._estimate(len(z), batch.dataset)
-        joint = log_density(z, mu, logvar, **estimate)
-        marginals = log_marginals(z, mu, logvar, **estimate).sum(-1)
+        pairs = tuple(t.to(self.beta.dtype) for t in (z, mu, logvar))  # evaluation's float64 would cost N^2 D of it
+        joint = log_density(*pairs, **estimate)
+        marginals = log_marginals(*pairs, **estimate).sum(-1)
         return given_x - joint, joint - marginals, marginals - prior
 
     def _estimate(self, m: int, n: int) -> dict:

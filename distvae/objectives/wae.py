@@ -68,7 +68,7 @@ class WaeObjective(nn.Module):
 
 
 def mmd_to_prior(terms: Terms, batch: Batch, kernel: Kernel, bandwidth: Tensor) -> Tensor:
-    """MMD^2 (0-d) of the global batch's code to as many draws of the prior."""
-    noise = replace(batch.noise, latent=Stream.SAMPLE)
-    z, prior = terms.p.locate(terms.z), terms.p.base.sample(noise, terms.z)
+    """MMD^2 (0-d) of the global batch's code to as many draws of the prior, in the trial's dtype."""
+    noise, z = replace(batch.noise, latent=Stream.SAMPLE), terms.z.to(bandwidth.dtype)
+    z, prior = terms.p.locate(z), terms.p.base.sample(noise, z)
     return mmd(batch.gather(z), batch.gather(prior), kernel=kernel, bandwidth=bandwidth)

@@ -15,10 +15,14 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from distvae.batch import Batch, Noise
 from distvae.posteriors.posterior import PosteriorPart, Space, to_double
+
+
+def one_hot(k: Tensor, like: Tensor) -> Tensor:
+    """`[...]` classes to `[..., c]`, c the last axis of `like`; torch's own waits for the device to check its range."""
+    return (k[..., None] == torch.arange(like.shape[-1], device=k.device)).to(like.dtype)
 
 
 class CategoricalQ(NamedTuple):
@@ -35,7 +39,7 @@ class CategoricalQ(NamedTuple):
         """z `[B, samples, c]` one-hot, no gradient."""
         u = noise.uniforms(samples, 1, self.logits)
         below = self.logits.detach().double().softmax(-1).cumsum(-1)[:, None, :-1]  # the last class takes the rest
-        return one_hot((u >= below).sum(-1), self.logits.shape[-1]).to(self.logits.dtype)
+        return one_hot((u >= below).sum(-1), self.logits)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log q(z|x) `[B, S]` nats of z `[B, S, c]`."""
@@ -49,7 +53,7 @@ class CategoricalQ(NamedTuple):
 
     def harden(self, z: Tensor) -> Tensor:
         """The code that a relaxed one stands for."""
-        return one_hot(z.argmax(-1), z.shape[-1]).to(z.dtype)
+        return one_hot(z.argmax(-1), z)
 
     def support(self) -> Tensor:
         """Every code: the identity `[c, c]`."""

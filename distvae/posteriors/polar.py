@@ -42,12 +42,12 @@ _HALVINGS = 36  # a range is shortened to 2^-35 of itself at most: kappa up to 1
 
 
 @cache
-def _rule(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Gauss-Legendre nodes and weights on [0, 1], and the ladder 1, 1/2, 1/4, ..."""
+def _rule(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gauss-Legendre nodes and weights on [0, 1], the ladder 1, 1/2, 1/4, ..., and (right, left)."""
     x, w = np.polynomial.legendre.leggauss(32)
     ladder = 0.5 ** np.arange(_HALVINGS)
-    a, b, c = (torch.from_numpy(v).to(device) for v in ((x + 1.0) / 2.0, w / 2.0, ladder))
-    return a, b, c
+    a, b, c, e = (torch.from_numpy(v).to(device) for v in ((x + 1) / 2, w / 2, ladder, np.array([True, False])))
+    return a, b, c, e
 
 
 def _rise(theta: Tensor, x: Tensor, kappa: Tensor, d: int) -> Tensor:
@@ -59,7 +59,7 @@ def _rise(theta: Tensor, x: Tensor, kappa: Tensor, d: int) -> Tensor:
 def _side(theta: Tensor, kappa: Tensor, d: int, right: Tensor) -> tuple[Tensor, Tensor]:
     """Quadrature from theta to pi (`right`) or to 0, h falling: nodes s and weights e^{h(s) - h(theta)} ds,
     `[..., n]`."""
-    nodes, weights, ladder = _rule(theta.device)
+    nodes, weights, ladder, _ = _rule(theta.device)
     length = torch.where(right, math.pi - theta, -theta)[..., None]  # signed
     theta, kappa = theta[..., None], kappa[..., None]
     fallen = (_rise(theta, length * ladder, kappa, d) <= _CUT).sum(-1, keepdim=True)  # h is monotone
@@ -74,63 +74,47 @@ def mode(kappa: Tensor, d: int) -> Tensor:
     return torch.atan2((2.0 * (d - 1) / total).sqrt(), 2.0 * kappa / total)
 
 
-def _hump(kappa: Tensor, d: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(log_mass, versines 1 - cos(s), probabilities), the latter two `[..., 2n]`."""
-    theta = mode(kappa, d)
-    true = torch.ones_like(theta, dtype=torch.bool)
-    (right, a), (left, b) = _side(theta, kappa, d, true), _side(theta, kappa, d, ~true)
-    s, w = torch.cat([left, right], -1), torch.cat([b, a], -1)
-    total = w.sum(-1)
-    peak = (d - 1) * theta.sin().clamp_min(1e-300).log() - 2.0 * kappa * (0.5 * theta).sin().square()
-    return peak + total.log(), 2.0 * (0.5 * s).sin().square(), w / total[..., None]
-
-
-class _LogMass(torch.autograd.Function):
+class _Constants(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(kappa: Tensor, d: int) -> Tensor:
-        return _hump(kappa, d)[0]
+    def forward(kappa: Tensor, d: int) -> tuple[Tensor, Tensor, Tensor]:
+        theta = mode(kappa, d)
+        both = torch.stack([theta, theta], -1), torch.stack([kappa, kappa], -1)
+        s, w = (t.flatten(-2) for t in _side(*both, d, _rule(kappa.device)[3]))
+        total, versine = w.sum(-1), 2.0 * (0.5 * s).sin().square()  # 1 - cos(s)
+        mean = (w * versine).sum(-1) / total
+        var = (w * (versine - mean[..., None]).square()).sum(-1) / total
+        peak = (d - 1) * theta.sin().clamp_min(1e-300).log() - 2.0 * kappa * (0.5 * theta).sin().square()
+        return peak + total.log(), mean, var
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0])
-        ctx.d = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        return -grads[0] * shortfall(ctx.saved_tensors[0], ctx.d), None
-
-
-class _Shortfall(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(kappa: Tensor, d: int) -> tuple[Tensor, Tensor]:
-        _, versine, p = _hump(kappa, d)
-        mean = (p * versine).sum(-1)
-        return mean, (p * (versine - mean[..., None]).square()).sum(-1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(output[1])
-        ctx.mark_non_differentiable(output[1])
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*output[1:])
+        ctx.mark_non_differentiable(output[2])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return -grads[0] * ctx.saved_tensors[0], None
+        mean, var = ctx.saved_tensors
+        return -grads[0] * mean - grads[1] * var, None
+
+
+def constants(kappa: Tensor, d: int) -> tuple[Tensor, Tensor]:
+    """(log_mass, 1 - A) of each kappa: log int_0^pi sin(theta)^{d-1} e^{-kappa (1 - cos theta)} d theta, and one minus
+    A_d = I_{(d+1)/2} / I_{(d-1)/2}, the mean of w. float64, once differentiable: d log_mass / d kappa = -(1 - A), dA / d
+    kappa = Var[w]."""
+    mass, mean, _ = _Constants.apply(kappa.double(), d)  # pyright: ignore[reportGeneralTypeIssues]
+    return mass, mean
 
 
 def log_mass(kappa: Tensor, d: int) -> Tensor:
-    """log int_0^pi sin(theta)^{d-1} e^{-kappa (1 - cos theta)} d theta. float64, twice differentiable in kappa."""
-    return _LogMass.apply(kappa.double(), d)  # pyright: ignore[reportReturnType]
+    return constants(kappa, d)[0]
 
 
 def shortfall(kappa: Tensor, d: int) -> Tensor:
-    """1 - A_d(kappa), A = I_{(d+1)/2} / I_{(d-1)/2} the mean of w. float64, differentiable in kappa (dA/dkappa =
-    Var[w])."""
-    return _Shortfall.apply(kappa.double(), d)[0]  # pyright: ignore[reportOptionalSubscript, reportIndexIssue]
+    """1 - A_d(kappa)."""
+    return constants(kappa, d)[1]
 
 
 def log_area(d: int) -> float:
@@ -139,7 +123,7 @@ def log_area(d: int) -> float:
 
 
 def velocity(theta: Tensor, kappa: Tensor, d: int) -> Tensor:
-    """d theta / d kappa of draws theta `[B, S]` at kappa `[B, S]` (broadcast); no gradient of its own."""
+    """d theta / d kappa of draws theta `[B, S]` at kappa `[B, 1]`; no gradient of its own."""
     right = theta > mode(kappa, d)
     s, w = _side(theta, kappa, d, right)
     total = (w * (shortfall(kappa, d)[..., None] - 2.0 * (0.5 * s).sin().square())).sum(-1)
@@ -161,6 +145,6 @@ def wood(kappa: Tensor, d: int, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw(kappa: Tensor, d: int, u: Tensor) -> Tensor:
-    """theta `[B, S]` of uniforms `[B, S, 3 PROPOSALS]`: the first accepted proposal."""
+    """theta `[B, S]` of kappa `[B, 1]` and uniforms `[B, S, 3 PROPOSALS]`: the first accepted proposal."""
     theta, accepted = wood(kappa, d, u)
     return theta.gather(-1, accepted.byte().argmax(-1, keepdim=True))[..., 0]

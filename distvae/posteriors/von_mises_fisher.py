@@ -57,7 +57,7 @@ class VonMisesFisherQ(NamedTuple):
         moving_mu, moving_kappa = mu - mu.detach(), kappa - kappa.detach()  # 0, with a gradient
         mu, kappa = mu.detach(), kappa.detach()
         u = noise.uniforms(samples, 3 * polar.PROPOSALS, mu, Stream.PROPOSAL)
-        theta = polar.draw(kappa.expand(-1, samples), self.d, u)[..., None]
+        theta = polar.draw(kappa, self.d, u)[..., None]
         v = noise.normal(samples, self.d + 1, mu)
         for _ in range(2):  # orthogonal to rounding, even where the noise is nearly along mu
             v = normalize(v - (v * mu).sum(-1, keepdim=True) * mu, dim=-1)
@@ -65,7 +65,7 @@ class VonMisesFisherQ(NamedTuple):
         if moving_mu.requires_grad:
             z = z + theta.cos() * moving_mu - (moving_mu * z).sum(-1, keepdim=True) * mu
         if moving_kappa.requires_grad:
-            speed = polar.velocity(theta[..., 0], kappa.expand(-1, samples), self.d)[..., None]
+            speed = polar.velocity(theta[..., 0], kappa, self.d)[..., None]
             z = z + moving_kappa[..., None] * speed * (theta.cos() * v - theta.sin() * mu)
         return z.to(self.direction.dtype)
 

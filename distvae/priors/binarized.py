@@ -22,13 +22,14 @@ towards the posterior's, as Eq. 5 does the one: m_kd + r s_kd, s_kd = +1 if mu_d
 base does: Monte Carlo, or the closed form to the label's component. The reported rate is the KL to the normalised
 
     p(z) = sum_k w_k prod_d [1/2 N(z_d; m_kd - r, v_kd) + 1/2 N(z_d; m_kd + r, v_kd)]
-         = sum_k w_k prod_d N(z_d; m_kd, v_kd) exp(-r^2 / 2 v_kd) cosh(r (z_d - m_kd) / v_kd)
+         = sum_k w_k prod_d N(a_d - r; 0, v_kd) 1/2 (1 + exp(-2 r a_d / v_kd)),      a_d = |z_d - m_kd|
 
 by Monte Carlo. r is added to means as it stands (Eqs. 3 and 5), not in units of a component's std; r = 0 is the base bit
 for bit. `locate` is relative to the component most likely to have z."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -60,7 +61,7 @@ class Binarized(PriorPart):
     type: Literal["binarized"] = "binarized"
     r: Annotated[
         float,
-        Hyper(low=0.0, high=100.0, symbol="r", doc="distance of a mode from the mean (0, in prior std) (S1 Eq. 3)"),
+        Hyper(low=0.0, high=100.0, symbol="r", doc="distance of a mode from its mean, in prior std (S1 Eq. 3)"),
     ] = 0.5
     over: Annotated[Normal | Mixture | Vamp, Hyper(doc="the prior whose Gaussians become two modes a dimension")] = (
         Normal()  # noqa: RUF009
@@ -163,9 +164,10 @@ class BinarizedMixture:
         return self.mixture.by_rows(self._log_modes, z.reshape(-1, z.shape[-1])).reshape(z.shape[:-1])
 
     def _log_modes(self, z: Tensor) -> Tensor:
-        apart, var = self.mixture.apart(z), self.mixture.var
-        modes = (log_cosh(self.r * apart / var) - 0.5 * self.r.square() / var).sum(-1)
-        return (self.mixture.log_components(apart) + modes).logsumexp(-1)
+        apart = self.mixture.apart(z)
+        far = torch.where(apart >= 0, apart, -apart)  # |apart|, with a gradient at 0
+        both = (torch.exp(-2.0 * self.r * far / self.mixture.var).log1p() - math.log(2.0)).sum(-1)
+        return (self.mixture.log_components(far - self.r) + both).logsumexp(-1)
 
     def sample(self, noise: Noise, like: Tensor) -> Tensor:
         """Reduced-bias sampling: the base's draw, moved to either mode with probability 1/2. `[B, D]`"""

@@ -13,10 +13,9 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from distvae.batch import Noise
-from distvae.posteriors.categorical import CategoricalQ
+from distvae.posteriors.categorical import CategoricalQ, one_hot
 from distvae.posteriors.posterior import Space
 from distvae.priors.prior import PriorModule, PriorPart
 
@@ -55,4 +54,4 @@ class CategoricalPrior(PriorModule):
     def sample(self, noise: Noise, like: Tensor) -> Tensor:
         """z `[B, c]` one-hot, one for each address."""
         k = (noise.uniforms(1, 1, like)[:, 0, 0] * self.latent_dim).long()
-        return one_hot(k, self.latent_dim).to(like.dtype)
+        return one_hot(k, like.new_empty(self.latent_dim))

@@ -174,9 +174,7 @@ class Mixture(PriorPart):
         """The means `[K, D]` as placed, float64."""
         k, d = self.components, latent_dim
         if self.means == "normals":
-            unit = torch.from_numpy(
-                philox.normal(seed, Stream.INIT, index=range(k), step=address(name), dim=d)[:, 0].copy()
-            )
+            unit = torch.from_numpy(philox.normal(seed, Stream.INIT, index=range(k), step=address(name), dim=d)[:, 0])
         elif d == 1:
             unit = torch.linspace(-1, 1, k, dtype=torch.float64)[:, None]
         else:

@@ -45,7 +45,8 @@ class UniformSpherePrior(PriorModule):
         """KL(q || p) `[B, 1]`, nats."""
         kappa, d = q.kappa.double(), q.d
         flat = 0.5 * math.log(math.pi) + math.lgamma(0.5 * d) - math.lgamma(0.5 * (d + 1))  # log_mass(0)
-        kl = flat - polar.log_mass(kappa, d) - kappa * polar.shortfall(kappa, d)
+        log_mass, shortfall = polar.constants(kappa, d)
+        kl = flat - log_mass - kappa * shortfall
         return kl.to(q.kappa.dtype)[:, None]
 
     def rate(self, q: VonMisesFisherQ, z: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class VampPrior(nn.Module):
         k, pixels = self.inputs.shape
         draw = philox.normal if self.squash == "none" else philox.uniform
         at = address(f"{name.removesuffix('.over')}.inputs")
-        u = torch.from_numpy(draw(seed, Stream.INIT, index=range(k), step=at, dim=pixels)[:, 0].copy())
+        u = torch.from_numpy(draw(seed, Stream.INIT, index=range(k), step=at, dim=pixels)[:, 0])
         self.inputs.copy_(u.logit() if self.squash == "sigmoid" else u)
 
     def pseudo_inputs(self) -> Tensor:

@@ -8,6 +8,10 @@ from torch import nn
 
 from distvae.nets import Conv, Conv3x3, ConvLarge, Film, Gate, Mlp
 from distvae.nets.init import initialize
+from distvae.objectives import BetaInput
+from distvae.rules import refusals
+from distvae.trial import Trial
+from distvae.vae import Model
 
 NETS = {
     "mlp": Mlp(hidden=(6, 5)),
@@ -115,3 +119,12 @@ def test_each_example_hears_its_own_beta(part):
         x = x[:1].expand(3, *x.shape[1:])
         y = told(x, log_beta)
         assert not torch.isclose(y[0], y[1]).all() and not torch.isclose(y[1], y[2]).all()
+
+
+@pytest.mark.parametrize("field", ["encoder", "decoder"])
+def test_a_config_with_it_is_refused_at_the_linear_net(field):
+    nets = {"encoder": Mlp(), "decoder": Mlp()} | {field: Mlp(hidden=())}
+    trial = Trial(vae=Model(conditioning=Film(), **nets), objective=BetaInput())
+    ((where, why),) = refusals(trial)
+    assert where == f"vae.{field}" and "use {type: gate}" in why
+    assert not list(refusals(Trial(vae=Model(conditioning=Gate(), **nets), objective=BetaInput())))

@@ -73,7 +73,8 @@ def test_derivatives_of_the_constant(d):
     kappa = torch.tensor([0.01, 0.5, 3.0, 200.0], dtype=F, requires_grad=True)
     assert torch.autograd.gradcheck(lambda k: polar.log_mass(k, d), kappa)
     assert torch.autograd.gradcheck(lambda k: polar.shortfall(k, d), kappa)
-    assert torch.autograd.gradgradcheck(lambda k: polar.log_mass(k, d), kappa)
+    slopes = torch.vmap(torch.func.grad(lambda k: polar.log_mass(k, d)))(kappa.detach())
+    torch.testing.assert_close(slopes, -polar.shortfall(kappa.detach(), d))
 
 
 @pytest.mark.parametrize("d", [1, 2, 64, 4096])

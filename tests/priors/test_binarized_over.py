@@ -215,3 +215,19 @@ def test_gradients(labelled):
         return p.divergence(q, z), p.rate(q, z), p.log_prob(z), p.locate(q.mu)
 
     assert gradcheck(f, leaves)
+
+
+def test_narrow_components_lose_no_digits_in_float32():
+    """cosh and exp of r^2 / v would cancel: 1e6 nats apart."""
+    mean, var = torch.zeros(1, 1, dtype=F), torch.full((1, 1), 1e-6, dtype=F)
+    m, r = GaussianMixture(torch.zeros(1, dtype=F), mean, var), 1.0
+    z = torch.tensor([[1.0], [-1.0], [1.001], [0.0]], dtype=F)
+    single = BinarizedMixture(GaussianMixture(*(t.float() for t in m)), torch.tensor(r))
+    torch.testing.assert_close(single.log_prob(z.float()).double()[:3], log_modes(m, r, z)[:3], atol=2e-3, rtol=0)
+    assert single.log_prob(z.float()).isfinite().all()
+
+
+def test_the_gradient_vanishes_halfway_between_two_modes():
+    m, z = a_mixture(1, 2), a_mixture(1, 2).mean.clone().requires_grad_()
+    (g,) = torch.autograd.grad(over(m, 0.7).log_prob(z).sum(), z)
+    assert float(g.abs().max()) < 1e-15
