@@ -125,6 +125,8 @@ def plot(
 
         print(draw_samples(existing(out), sampler, trial=trial, n=n, seed=seed))
         return
+    if trial is not None or sampler != "prior":
+        raise UsageError("--trial and --sampler are of samples (add --kind samples)")
     for path in draw(existing(out), kind=kind, x=x, y=y, value=value, split=split, color=color):
         print(path)
 

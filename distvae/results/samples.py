@@ -35,10 +35,13 @@ def draw(out: Path, sampler: str = "prior", *, trial: str | None = None, n: int 
         raise NothingToPlotError(f"{out}: the {chosen.data.label} data are not pictures: one x is of shape {shape}")
     x = examples(chosen, vae) if part.examples else None
     fitted = part.fit(vae, x, seed)
+    images = fitted.images(n, seed).clamp(0, 1).numpy()
+    if not np.isfinite(images).all():
+        raise NothingToPlotError(f"{out}: trial {chosen.key} draws images that are not finite: it has diverged")
     beta = vae.beta if fitted.beta is None else fitted.beta
     path = out / PLOTS / f"samples_{part.type}_{chosen.key}.png"
     title = f"{chosen.data.label}: {chosen.label}\n{told(part)}" + ("" if beta is None else f", at beta={beta:g}")
-    picture(fitted.images(n, seed).clamp(0, 1).numpy(), path, title)
+    picture(images, path, title)
     return path
 
 

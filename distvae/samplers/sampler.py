@@ -67,9 +67,13 @@ class SamplerPart(Part):
 
 
 def posterior(vae: Vae, x: Tensor, beta: float | None = None) -> Any:
-    """q(z|x) of many examples."""
-    parts = [vae.encode(some, beta=beta) for some in x.split(CHUNK)]
-    return type(parts[0])(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    """q(z|x) of many examples. Raises SamplerError if the model has diverged."""
+    device = next(vae.encoder.parameters()).device
+    parts = [vae.encode(some.to(device), beta=beta) for some in x.split(CHUNK)]
+    q = type(parts[0])(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    if not all(t.isfinite().all() for t in q):
+        raise SamplerError("sampler: the model's q(z|x) is not finite: it has diverged, or x is not finite")
+    return q
 
 
 def decode(vae: Vae, z: Tensor, beta: float | None = None) -> Tensor:

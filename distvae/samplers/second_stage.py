@@ -27,7 +27,7 @@ from distvae.likelihoods import Gaussian
 from distvae.nets import Mlp
 from distvae.objectives import Elbo
 from distvae.part import Hyper
-from distvae.samplers.sampler import Fitted, SamplerPart, codes, decode, drawn, only_real, posterior
+from distvae.samplers.sampler import Fitted, SamplerError, SamplerPart, codes, decode, drawn, only_real, posterior
 from distvae.training.engine import TorchEngine
 from distvae.training.world import World
 from distvae.trial import Train
@@ -60,6 +60,7 @@ class SecondStage(SamplerPart):
         mean, std = first.mean(0), first.std(0, correction=0).clamp_min(1e-6)  # [Z]
         return SecondStageSampler(vae, self.train(q, mean, std, seed), mean, std)
 
+    @torch.enable_grad()
     def train(self, q: Any, mean: Tensor, std: Tensor, seed: int) -> Vae:
         """The second VAE, of (z - mean) / std."""
         n, z_shape = q.mu.shape
@@ -74,6 +75,8 @@ class SecondStage(SamplerPart):
                 engine.backward(objective(stage(batch), batch).mean())
                 engine.step(self.lr * 0.5 ** (8 * epoch // (3 * self.epochs)))
                 step += 1
+        if not all(p.isfinite().all() for p in stage.parameters()):
+            raise SamplerError(f"sampler.lr: at {self.lr:g} the second stage diverged: lower it")
         return stage.eval()
 
 

@@ -97,6 +97,7 @@ def test_a_beta_input_trial_goes_down_the_betas_it_was_evaluated_at(capsys, swep
         (["--trial", "nothing"], "--trial: 'nothing' is no trial's key (ended: "),
         (["--trial", ""], "begins several trials' keys"),
         (["-n", "0"], "-n"),
+        (["--kind", "rd", "--trial", "abc"], "--trial and --sampler are of samples (add --kind samples)"),
     ],
 )
 def test_what_cannot_be_drawn_exits_2(capsys, swept, args, said):

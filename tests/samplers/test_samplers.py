@@ -280,7 +280,8 @@ def test_more_images_begin_with_the_same_ones_and_the_seed_matters(part):
     assert not torch.allclose(fitted.latents(6, seed=2), z)
     torch.manual_seed(99)
     np.random.seed(99)
-    again = part.fit(vae, x, seed=7)
+    with torch.no_grad():  # as a caller may have it
+        again = part.fit(vae, x, seed=7)
     assert torch.equal(again.latents(6, seed=1), z), "torch's and numpy's generators have no say"
     assert torch.equal(draw(vae, 6, part, x, seed=7), again.images(6, seed=7))
     assert fitted.images(6, seed=1).shape == (6, 4)
@@ -345,6 +346,15 @@ def test_a_sampler_that_does_not_fit_the_model_says_why(part, vae, said):
 def test_too_few_examples():
     with pytest.raises(SamplerError, match="components: 10 is too many for 9 examples"):
         Aggregated().fit(identity(1.0), cloud(9, 2))
+
+
+def test_what_diverged_is_not_fitted_in_silence():
+    vae = identity(1.0)
+    with pytest.raises(SamplerError, match="lr: at 100 the second stage diverged"):
+        SecondStage(hidden=(4,), epochs=300, lr=100.0, batch=1).fit(vae, 1e150 * cloud(3, 2))
+    vae.encoder[-1].bias.data.fill_(math.nan)
+    with pytest.raises(SamplerError, match="not finite"):
+        Aggregated(components=1).fit(vae, cloud(9, 2))
 
 
 def test_prior_draws_of_discrete_and_spherical_models():
