@@ -52,21 +52,21 @@ def train(trial: Trial | str | Path, out: str | Path | None = None, *, engine: s
         trial, name = study.trials[0], study.name
     if out is None:
         runner, status = _run(trial, engine, None)
-        return Result(trial, _table(runner, name, status, attempt=0, after=0), runner.vae.eval(), status)
+        return Result(trial, _table(runner, name, status, attempt=0, after=0), _told(runner.vae, trial).eval(), status)
     out = Path(out)
     check_out(out)
     with hold_out(out):
         ended, _ = ledger.scan(out)
         todo = remaining(Study(name, (trial,)), ended)
         if not todo:
-            return Result(trial, _rows_of(out, trial), _kept_model(out, trial), ended[trial.key].status)
+            return Result(trial, _rows_of(out, trial), kept_model(out, trial), ended[trial.key].status)
         task = todo[0][1]
         folder = out / "checkpoints" / trial.key
         runner, status = _run(trial, engine, folder)
         runner.write_weights()
         ledger.commit(out, _table(runner, name, status, attempt=task["attempt"], after=task["committed_epoch"]))
         checkpoint.prune(folder, "weights")
-        return Result(trial, _rows_of(out, trial), runner.vae.eval(), status)
+        return Result(trial, _rows_of(out, trial), _told(runner.vae, trial).eval(), status)
 
 
 def _run(trial: Trial, engine: str, folder: Path | None) -> tuple[Runner, str]:
@@ -93,8 +93,8 @@ def _rows_of(out: Path, trial: Trial) -> pa.Table:
     return table.take(pa.array([i for *_, i in sorted(mine)], pa.int64()))
 
 
-def _kept_model(out: Path, trial: Trial) -> Vae:
-    """Raises FileNotFoundError if the weights were not kept."""
+def kept_model(out: Path, trial: Trial) -> Vae:
+    """The model of a trial that has ended in OUT. Raises FileNotFoundError if its weights were not kept."""
     from safetensors.torch import load_file
 
     path = out / "checkpoints" / trial.key / checkpoint.WEIGHTS
@@ -105,7 +105,13 @@ def _kept_model(out: Path, trial: Trial) -> Vae:
         )
     vae = Vae(trial.vae, load_data(trial.data).x_shape, dtype=trial.dtype)
     vae.load_state_dict(load_file(path))
-    return vae.eval()
+    return _told(vae, trial).eval()
+
+
+def _told(vae: Vae, trial: Trial) -> Vae:
+    """A beta-input model knows the betas it was evaluated at."""
+    vae.betas = tuple(b for b in trial.objective.grid() if b is not None)
+    return vae
 
 
 def sweep(
@@ -133,6 +139,6 @@ def load_best(out: str | Path, *, by: str = "elbo_nats", at_rate: float | None =
     table = ledger.load(Path(out))
     best = curves.best_trial(table, by=by, at_rate=at_rate)
     trial = trial_from_json(best.row["config_json"])
-    vae = _kept_model(Path(out), trial)
+    vae = kept_model(Path(out), trial)
     vae.beta = best.row["beta"] if trial.objective.beta_input else None
     return vae

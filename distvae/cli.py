@@ -102,18 +102,31 @@ def export(
 @app.command()
 def plot(
     out: Out,
-    kind: Annotated[str, typer.Option(help="rd, heat or all")] = "all",
+    kind: Annotated[str, typer.Option(help="rd, heat, all (both), or samples")] = "all",
     x: Annotated[str, typer.Option(help="heat map: knob along x")] = "r",
     y: Annotated[str, typer.Option(help="heat map: knob along y")] = "latent_dim",
     value: Annotated[str, typer.Option(help="heat map: metric")] = "elbo_nats",
     split: Annotated[str, typer.Option(help="split whose rows are drawn")] = "test",
     color: Annotated[str | None, typer.Option(help="rd: knob that colours the points")] = None,
+    trial: Annotated[
+        str | None, typer.Option(help="samples: key of the trial, or its first digits; default: the best")
+    ] = None,
+    sampler: Annotated[str, typer.Option(help="samples: how z is drawn, as YAML, e.g. {type: aggregated}")] = "prior",
+    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="samples: images")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="samples: seed of the draws, and of a sampler that is fitted")] = 0,
 ) -> None:
-    """Draw the rate-distortion plane and a heat map over two knobs; prints the files' paths."""
+    """Draw the rate-distortion plane and a heat map over two knobs, or a trial's samples; prints the files' paths."""
     from distvae.results.finish import draw
 
-    if kind not in ("rd", "heat", "all"):
-        raise UsageError(f"--kind: {kind!r} is not one of rd, heat, all")
+    if kind not in ("rd", "heat", "samples", "all"):
+        raise UsageError(f"--kind: {kind!r} is not one of rd, heat, samples, all")
+    if kind == "samples":
+        from distvae.results.samples import draw as draw_samples
+
+        print(draw_samples(existing(out), sampler, trial=trial, n=n, seed=seed))
+        return
+    if trial is not None or sampler != "prior":
+        raise UsageError("--trial and --sampler are of samples (add --kind samples)")
     for path in draw(existing(out), kind=kind, x=x, y=y, value=value, split=split, color=color):
         print(path)
 
@@ -228,6 +241,7 @@ def exit_code(e: Exception) -> int | None:
         "DataError": 2,
         "UsageError": 2,
         "NothingToPlotError": 2,
+        "SamplerError": 2,
         "BenchError": 2,
         "ResourcesError": 4,
         "KernelsUnavailable": 4,

@@ -3,6 +3,7 @@ problem of the file at once.
 
     load(path, sets)   the study; `sets` are `--set path=value`, their values YAML
     schema()           the JSON Schema of the file, for editors
+    chosen(...)        a part that no file holds: an option of a command
 
 The only module that imports pydantic, and only when used. Every value of every range is validated, each in few cells
 (`space.cover`), so a sweep of any size is checked before it is expanded, and refused before that if it is too large."""
@@ -77,6 +78,22 @@ def adapter(part: type[P]) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(part)
+
+
+def chosen(menu: type[Part], field: str, what: str | dict[str, Any], label: str) -> Any:
+    """The part `field` of `menu`, chosen outside a sweep's file by its type, its YAML or its data. Raises ConfigError;
+    `label` is its place."""
+    problems: list[str] = []
+    text = what if isinstance(what, str) else dump(what)
+    node = parse(text, lambda line, column: label, problems, field) or Node(None, label)
+    if isinstance(node.value, str):
+        node = Node({"type": node}, label, {"type": label})
+    found, loader = None, _Loader(node, label, "", problems)
+    if loader.unswept(node, field, "one value is chosen"):
+        found = loader.validate(menu, Node({field: node}, label, {field: label}))
+    if problems:
+        raise ConfigError(problems)
+    return getattr(found, field)
 
 
 # --- --set ------------------------------------------------------------------------------------------------------------

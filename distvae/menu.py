@@ -11,7 +11,20 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from rich.console import Console
 from rich.table import Table
 
-from distvae import data, estimators, likelihoods, nets, objectives, posteriors, priors, schedules, study, trial, vae
+from distvae import (
+    data,
+    estimators,
+    likelihoods,
+    nets,
+    objectives,
+    posteriors,
+    priors,
+    samplers,
+    schedules,
+    study,
+    trial,
+    vae,
+)
 from distvae.part import Part, knobs
 
 FAMILIES: dict[str, Any] = {
@@ -23,6 +36,7 @@ FAMILIES: dict[str, Any] = {
     "vae.likelihood": likelihoods.Likelihood,
     "vae.estimator": estimators.Estimator,
     "objective": objectives.Objective,
+    "samplers (plot --kind samples)": samplers.Sampler,
     "schedules (warm-up, ramp)": schedules.WarmUp,
     "schedules (learning rate)": schedules.LearningRate,
     "vae": vae.Model,

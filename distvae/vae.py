@@ -75,13 +75,15 @@ class Measured(NamedTuple):
 
 class Vae(nn.Module):
     """A VAE built from its description. Initial weights come from `seed` by address; hyper-parameters are 0-d
-    buffers. `beta` is what a beta-input model is told where nothing else says (`load_best` sets it)."""
+    buffers. `beta` is what a beta-input model is told where nothing else says (`load_best` sets it), `betas` those it was
+    evaluated at."""
 
     def __init__(self, model: Model, x_shape: Sequence[int], *, seed: int = 0, dtype: torch.dtype = torch.float32):
         super().__init__()
         self.model, self.x_shape = model, tuple(x_shape)
         self.autocast: torch.dtype | None = None  # the nets' dtype in training, where it is not the weights'
         self.beta: float | None = None
+        self.betas: tuple[float, ...] = ()
         d, code = model.latent_dim, model.posterior.code_dim(model.latent_dim)
         decoder = model.decoder or model.encoder
         self.encoder: nn.Module = model.encoder.encoder(
@@ -179,14 +181,22 @@ class Vae(nn.Module):
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int = 0, beta: float | None = None) -> Tensor:
-        """E[x|z] `[n, *x_shape]` for z from the prior."""
-        like = next(self.encoder.parameters())
-        batch = Batch(x=like.new_empty(0), noise=Noise(seed, 0, np.arange(n), Stream.SAMPLE), total=n)
-        training = self.training
+        """E[x|z] `[n, *x_shape]` for z from the prior; `distvae.samplers` has other ways to draw z."""
+        return self.decode(self.latents(n, seed=seed), beta=beta)
+
+    @torch.no_grad()
+    def latents(self, n: int, *, seed: int = 0) -> Tensor:
+        """z `[n, Z]` from the prior, by address: the first of more are the same."""
+        noise = Noise(seed, 0, np.arange(n), Stream.SAMPLE)
+        return self.prior_for(noise).sample(noise, next(self.encoder.parameters()))
+
+    def prior_for(self, noise: Noise) -> Any:
+        """p(z) with no batch to condition it on, in evaluation mode."""
+        like, training = next(self.encoder.parameters()), self.training
         self.eval()
-        z = self.prior_at(batch).sample(batch.noise, like)
+        p = self.prior_at(Batch(x=like.new_empty(0), noise=noise, total=len(noise.index)))
         self.train(training)
-        return self.decode(z, beta=beta)
+        return p
 
     def _at(self, beta: float | None, like: Tensor) -> Tensor | None:
         if self.model.conditioning is None:

@@ -48,7 +48,7 @@ def rd_plane(table: pa.Table, path: Path, *, split: str = "test", color: str | N
         ax.margins(0.06)
         _guides(ax, configs)
         ax.legend(fontsize=8, framealpha=0.9)
-    _save(fig, path)
+    save(fig, path)
 
 
 def _points(ax: Axes, fig: Figure, configs: Sequence[Config], knob: str) -> None:
@@ -157,7 +157,7 @@ def heat_map(
             "best configuration by valid bound" if configs[0].valid_elbo else f"best configuration by {split} bound"
         )
         ax.set_title(f"{data} ({measure}), {split}: {chosen}, mean over seeds", fontsize=9)
-    _save(fig, path)
+    save(fig, path)
 
 
 def _heat(ax: Axes, fig: Figure, configs: Sequence[Config], x: str, y: str, value: str, label: str) -> None:
@@ -190,6 +190,6 @@ def _figure(n: int) -> tuple[Figure, list[Axes]]:
     return fig, list(np.atleast_1d(fig.subplots(1, n)))
 
 
-def _save(fig: Figure, path: Path) -> None:
+def save(fig: Figure, path: Path) -> None:
     with replacing(path) as f:
         fig.savefig(f, dpi=DPI, format="png")

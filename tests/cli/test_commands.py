@@ -183,7 +183,7 @@ def test_sync_brings_the_ledger_to_mlflow(capsys, out):
     ("args", "said"),
     [
         (["export", "{out}", "--format", "xls"], "--format: 'xls' is not one of parquet, csv"),
-        (["plot", "{out}", "--kind", "pie"], "--kind: 'pie' is not one of rd, heat, all"),
+        (["plot", "{out}", "--kind", "pie"], "--kind: 'pie' is not one of rd, heat, samples, all"),
         (["plot", "{out}", "--kind", "heat", "--x", "z"], "'z' is not one of r, beta"),
         (["plot", "{out}", "--kind", "rd", "--split", "train"], "no finished trial has a valid bound on the train split"),
         (["status", "{out}/nowhere"], "holds no sweep (no plan.parquet, no points/)"),
