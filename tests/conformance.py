@@ -19,6 +19,7 @@ from distvae import estimators, likelihoods, nets, objectives, posteriors, prior
 from distvae.data import Data, Npz
 from distvae.objectives import BetaInput, Elbo
 from distvae.part import Part, knobs
+from distvae.schedules import WarmUp
 from distvae.trial import Evaluate, Train, Trial
 from distvae.vae import Model
 
@@ -31,9 +32,16 @@ UNIONS = {
     "estimator": estimators.Estimator,
     "objective": objectives.Objective,
 }
-SMALL = {"hidden": {"film": 8}, "components": {"vamp": 12}}  # knobs that only make the default parts slow
-REQUIRED = {"eigenvalues": (2.0, 1.0), "name": "some", "steps": 3, "period": 4}
+SMALL = {  # of the knobs that only make the default parts slow
+    "film": {"hidden": 8},
+    "vamp": {"components": 12},
+    "conv": {"channels": (4,), "top": 8, "hidden": 8},
+    "conv_large": {"channels": (4,), "top": 8, "hidden": 8},
+    "conv3x3": {"channels": (4, 6)},
+}
+REQUIRED = {"eigenvalues": (2.0, 1.0), "name": "some", "size": 8, "root": "somewhere"}
 D = 3
+Schedule = get_args(WarmUp)  # tested in test_schedules.py
 
 
 def members(union: Any) -> tuple[type[Part], ...]:
@@ -44,8 +52,7 @@ def variants(kind: type[Part]) -> Iterator[Part]:
     """The part at its defaults, then with each other value of each switch, one at a time."""
     tag = kind.__dataclass_fields__["type"].default
     given = {f.name: REQUIRED[f.name] for f in fields(kind) if f.default is MISSING}
-    small = {knob: of[tag] for knob, of in SMALL.items() if tag in of}
-    part = kind(**given, **small)
+    part = kind(**given, **SMALL.get(tag, {}))
     yield part
     for field, hint, _ in knobs(kind):
         for value in _others(hint, getattr(part, field.name)):
@@ -58,7 +65,8 @@ def _others(hint: Any, now: Any) -> list[Any]:
     if get_origin(hint) is Literal:
         return [v for v in get_args(hint) if v != now]
     if get_origin(hint) in (Union, types.UnionType) and isinstance(now, Part):
-        return [next(variants(m)) for m in get_args(hint) if m is not type(now)]
+        mine = [m for m in get_args(hint) if not issubclass(m, Schedule)]
+        return [next(variants(m)) for m in mine if m is not type(now)]
     return []
 
 
