@@ -164,8 +164,7 @@ class BinarizedMixture:
         return self.mixture.by_rows(self._log_modes, z.reshape(-1, z.shape[-1])).reshape(z.shape[:-1])
 
     def _log_modes(self, z: Tensor) -> Tensor:
-        apart = self.mixture.apart(z)
-        far = torch.where(apart >= 0, apart, -apart)  # |apart|, with a gradient at 0
+        far = self.mixture.apart(z).abs()
         both = (torch.exp(-2.0 * self.r * far / self.mixture.var).log1p() - math.log(2.0)).sum(-1)
         return (self.mixture.log_components(far - self.r) + both).logsumexp(-1)
 

@@ -84,3 +84,12 @@ def test_shards_give_the_whole_batch_and_gradients_are_right(of):
     terms = terms_of(*inputs)
     torch.testing.assert_close(loss_in_shards(part, terms, a_batch(7)), loss_of(part, terms))
     assert gradcheck(lambda *t: loss_of(part, terms_of(*t)).sum(), inputs)
+
+
+def test_the_mean_is_the_global_batchs():
+    """Two workers, one with every KL below lambda, one above; together above in one dimension."""
+    kl = torch.tensor([[0.1, 0.1], [0.2, 0.1], [3.0, 1.0], [2.0, 1.0]], dtype=F)
+    terms = terms_of(*leaves(4, 2))._replace(divergence=kl)
+    part = FreeBits(of="batch_dim", nats=0.9)
+    wanted = torch.tensor([0.1 + 0.9, 0.2 + 0.9, 3.0 + 0.9, 2.0 + 0.9], dtype=F)
+    torch.testing.assert_close((loss_in_shards(part, terms, a_batch(4)) - terms.distortion).detach(), wanted)

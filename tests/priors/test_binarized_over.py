@@ -119,6 +119,9 @@ def test_the_sign_at_a_components_mean_is_plus():
     q = some_q(1, 1)._replace(mu=m.mean.clone(), var=m.var.clone())
     p = over(LabelledMixture(m, torch.zeros(1, dtype=torch.int64)), float(r))
     torch.testing.assert_close(p.divergence(q, q.mu[:, None]), 0.5 * r**2 / m.var)
+    z = draws(q)
+    wanted = (q.log_prob(z) - reference(m, r).log_prob(z)).mean(1, keepdim=True)
+    torch.testing.assert_close(over(m, float(r)).divergence(q, z), wanted)
     moved = q._replace(mu=m.mean + r)  # on the mode: nothing to pay, whatever the variance's own units: r is absolute
     assert float(p.divergence(moved, moved.mu[:, None]).abs()) < 1e-15
 
