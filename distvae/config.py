@@ -31,7 +31,7 @@ __all__ = ["ConfigError", "load", "loads", "schema", "trial_from_data"]
 SPACE = tuple(f.name for f in fields(Trial) if f.name != "seed")  # the sections that describe trials
 SECTIONS: dict[str, type[Part]] = {"search": Search, "resources": Resources, "tracking": Tracking}
 ENGINES = ("deepspeed", "torch")
-TOP = ("name", *SPACE, "seeds", *SECTIONS, "engine", "deepspeed")
+TOP = ("name", *SPACE, "blocks", "seeds", *SECTIONS, "engine", "deepspeed")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 HOMES = {  # what DeepSpeed could also set, and the one place where it is set
     "train_batch_size": "train.batch_size",
@@ -282,6 +282,7 @@ class _Loader:
         """The tree of the swept sections, every value checked; None if its ranges cannot even be counted."""
         found = {k: n for k in SPACE if (n := self.get(k)) is not None}
         tree = Node(found, self.start, {k: self.root.keys[k] for k in found})
+        tree = self.blocks(tree) if self.get("blocks") is not None else tree
         bad = set()
         for node, at, path, what in space.malformed(tree):
             self.note(at, path, what)
@@ -291,6 +292,28 @@ class _Loader:
             if len(self.problems) > MAX_PROBLEMS:
                 break
         return None if bad else tree
+
+    def blocks(self, tree: Node) -> Node:
+        """One space for each block, whose sections stand in place of the top level's; a grid of whole trials."""
+        node = self.get("blocks")
+        assert node is not None
+        if not isinstance(node.value, list) or not node.value:
+            why = f"{show(node.value)} is not a list of blocks (each a mapping with some of {', '.join(SPACE)})"
+            self.note(node.at, "blocks", why)
+            return tree
+        spaces = []
+        for i, block in enumerate(node.value):
+            if not isinstance(block.value, dict):
+                self.note(
+                    block.at, f"blocks.{i}", f"{show(block.value)} is not a mapping with some of {', '.join(SPACE)}"
+                )
+                continue
+            for key in block.value.keys() - set(SPACE):
+                self.note(block.keys[key], f"blocks.{i}.{printable(key)}", unknown_key(key, SPACE))
+            own = {k: v for k, v in block.value.items() if k in SPACE}
+            places = {k: block.keys[k] for k in own}
+            spaces.append(Node({**tree.value, **own}, block.at, {**tree.keys, **places}))
+        return Node({"grid": Node(spaces, node.at)}, node.at, {"grid": node.at}) if spaces else tree
 
     def trials(self, tree: Node, search: Search, seeds: Iterable[int]) -> tuple[tuple[Trial, ...], int, int]:
         """Every trial once, all seeds of a configuration adjacent; how many were planned twice; and how many
@@ -386,6 +409,16 @@ def schema() -> dict[str, Any]:
     top: dict[str, Any] = {
         "name": {"type": "string", "pattern": rf"^(?!.*\.\.){NAME.pattern}$", "description": "names OUT's experiment"},
         **{key: swept[key] for key in SPACE},
+        "blocks": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {key: swept[key] for key in SPACE},
+            },
+            "description": "one sweep for each: its sections stand in place of those of the top level",
+        },
         "seeds": {"anyOf": [{"type": "integer", "minimum": 1}, many], "description": "seeds 0..n-1, or a list"},
         **{key: {"$ref": f"#/$defs/{part.__name__}"} for key, part in SECTIONS.items()},
         "engine": {"enum": list(ENGINES), "description": "what a trial is trained by"},

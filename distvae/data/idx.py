@@ -14,31 +14,62 @@ import gzip
 import math
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from distvae.data.dataset import DataError, Dataset, divided, official
+from distvae.data.dataset import Binarize, DataError, DataPart, Dataset, divided, official
 from distvae.data.folders import cache_errors, cache_folder, check_md5, root_of
 from distvae.files import replacing
+from distvae.part import Hyper
 
 _SIZE = 28
 _UBYTE = 8  # idx's code of unsigned bytes
 
 
-def load_idx(name: str, kind: str, loader: str, *, root: str | None, download: bool, valid: int) -> Dataset:
-    """The data set `kind` by `torchvision.datasets.<loader>`: uint8 `[N, 1, 28, 28]`, ids in file order, then test."""
+@dataclass(frozen=True, kw_only=True)
+class IdxPart(DataPart):
+    """60,000 + 10,000 grey 28x28 images of 10 classes; a part adds `type`, `root` and the loader."""
+
+    root: str | None = None
+    download: Annotated[bool, Hyper(doc="fetch into the user's cache what root lacks", key=False)] = False
+    valid: Annotated[int, Hyper(low=0, below=60_000, doc="training images held out, stratified; 0 = none")] = 5_000
+    n_train: Annotated[int | None, Hyper(low=1, doc="only the first of the training images; null = all")] = None
+    n_test: Annotated[int | None, Hyper(low=1, doc="only the first of the test images; null = all")] = None
+    binarize: Binarize = "none"
+
+    classes: ClassVar[int | None] = 10
+    shape: ClassVar[tuple[int, ...] | None] = (1, _SIZE, _SIZE)
+    loader: ClassVar[str]  # torchvision's class
+
+    @property
+    def label(self) -> str:
+        """Says that images are left out, if they are: `mnist_first_1000_all`."""
+        base, limits = super().label, (self.n_train, self.n_test)
+        return base if limits == (None, None) else "_".join([base, "first", *(str(n or "all") for n in limits)])
+
+    def load(self) -> Dataset:
+        whole = load_idx(self)
+        train = whole.train if self.n_train is None else whole.train.first(self.n_train)
+        test = whole.test if self.n_test is None else whole.test.first(self.n_test)
+        return Dataset(self.label, train, whole.valid, test)
+
+
+def load_idx(part: IdxPart) -> Dataset:
+    """The whole of it by torchvision's loader: uint8 `[N, 1, 28, 28]`, ids in file order, then test."""
     import torchvision.datasets  # seconds, and only these loaders need it
 
+    loader, download = part.loader, part.download
     original = getattr(torchvision.datasets, loader)
     # The loader finds its folder by its class's name, and would unpickle an old `processed/training.pt`.
     reader = type(loader, (original,), {"_check_legacy_exist": lambda self: False})
-    folder = _folder(kind, loader, reader, root=root, download=download)
+    folder = _folder(part.type, loader, reader, root=part.root, download=download)
     train, test = (reader(folder, train=t, download=False) for t in (True, False))
     x = np.concatenate([train.data.numpy(), test.data.numpy()])[:, None]
     y = np.concatenate([train.targets.numpy(), test.targets.numpy()])
-    return divided(name, x, y, official(train.targets.numpy(), len(test), valid=valid))
+    return divided(part.label, x, y, official(train.targets.numpy(), len(test), valid=part.valid))
 
 
 def _folder(kind: str, loader: str, reader: Any, *, root: str | None, download: bool) -> Path:

@@ -86,14 +86,14 @@ class GaussianLikelihood(nn.Module):
             "frozen_var", torch.ones((), dtype=torch.float64)
         )  # `optimal`: MSE of the training examples
         if self.mode == "learned":
-            self.raw = nn.Parameter(torch.tensor(raw_of(part.sigma), dtype=torch.float64))
+            self.raw = nn.Parameter(raw_of(part.sigma))
 
     def variance(self) -> Tensor:
         """sigma_x^2 as evaluation uses it, 0-d (`fixed`, `learned`, and `optimal` once calibrated)."""
         if self.mode == "fixed":
             return self.sigma.square()
         if self.mode == "learned":
-            return (2.0 * log_sigma(self.raw)).exp()
+            return (2.0 * log_sigma(self.raw[0])).exp()
         return self.frozen_var
 
     def nll(self, y: Tensor, x: Tensor, batch: Batch) -> Tensor:

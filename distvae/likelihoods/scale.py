@@ -11,9 +11,10 @@ from torch.nn.functional import softplus
 LOG_SIGMA_MIN = -6.0
 
 
-def raw_of(sigma: float) -> float:
-    """The `raw` at which sigma_x is `sigma`."""
-    return math.log(math.expm1(math.log(sigma) - LOG_SIGMA_MIN))  # softplus^-1
+def raw_of(sigma: float) -> Tensor:
+    """The `raw` at which sigma_x is `sigma`, float64 `[1]`: DeepSpeed cannot broadcast a 0-d parameter."""
+    raw = math.log(math.expm1(math.log(sigma) - LOG_SIGMA_MIN))  # softplus^-1
+    return torch.tensor([raw], dtype=torch.float64)
 
 
 def log_sigma(raw: Tensor) -> Tensor:

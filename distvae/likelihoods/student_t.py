@@ -51,11 +51,11 @@ class StudentTLikelihood(nn.Module):
         self.mode, self.output = part.mode, part.output
         hold(self, nu=part.nu, sigma=part.sigma)
         if self.mode == "learned":
-            self.raw = nn.Parameter(torch.tensor(raw_of(part.sigma), dtype=torch.float64))
+            self.raw = nn.Parameter(raw_of(part.sigma))
 
     def nll(self, y: Tensor, x: Tensor, batch: Batch) -> Tensor:
         """-log p(x|z) `[B, S]` nats of the decoder's `y` `[B, S, P]` and pixels `x` `[B, P]`."""
-        log_s = log_sigma(self.raw) if self.mode == "learned" else self.sigma.log()
+        log_s = log_sigma(self.raw[0]) if self.mode == "learned" else self.sigma.log()
         scaled = ((self.mean(y) - x[:, None]) * (-log_s).exp()).square()
         tail = 0.5 * (self.nu + 1.0) * torch.log1p(scaled / self.nu)
         return (log_normaliser(self.nu).to(y.dtype) + log_s + tail).sum(-1)

@@ -81,7 +81,7 @@ def test_the_schema_accepts_our_configs_and_not_a_typo(capsys):
     for path in CONFIGS:
         data = YAML(typ="safe").load(path)
         assert not list(validator.iter_errors(data)), path
-        data["vae"]["latent_dims"] = 3
+        data.setdefault("vae", {})["latent_dims"] = 3
         assert list(validator.iter_errors(data)), path
 
 
@@ -260,8 +260,16 @@ def test_overrides_reach_the_trials():
     assert trial.objective == Elbo(beta=3.0) and trial.vae.prior == Binarized(r=0.25)
 
 
+TRIALS = {"quickstart": 144, "binarized_table1": 60, "linear_exact": 5, "zoo": 354}  # of every shipped config
+
+
+def test_every_shipped_config_is_counted():
+    assert {p.stem for p in CONFIGS} == TRIALS.keys()
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_a_shipped_config_says_target_cost_and_command(path):
+def test_a_shipped_config_loads_plans_and_says_target_cost_and_command(capsys, path):
     head = path.read_text().split("name:")[0]
     assert all(word in head for word in ("Target", "Cost", "Command: distvae sweep tune_configs/"))
-    assert load(path).trials
+    done = command(capsys, "plan", path, "--no-probe", "--json")
+    assert done.code == 0 and json.loads(done.out)["trials"] == TRIALS[path.stem]

@@ -296,7 +296,7 @@ def test_the_schema_agrees_with_the_loader():
 
 def test_the_schema_describes_every_knob():
     defs = schema()["$defs"]
-    assert defs["Binarized"]["properties"]["r"]["description"].startswith("distance of a mode from 0")
+    assert defs["Binarized"]["properties"]["r"]["description"].startswith("distance of a mode from its mean")
     assert {"grid", "choice", "uniform", "loguniform"} == {
         k for o in defs["Binarized.r"]["anyOf"][1:] for k in o["properties"]
     }

@@ -10,12 +10,34 @@ TRIALS = {
     "plain": BASE,
     "du": {**BASE, "vae": {**BASE["vae"], **DU}},
     "optimal sigma": {**BASE, "vae": {**BASE["vae"], "likelihood": {"type": "gaussian", "mode": "optimal"}}},
+    "learned sigma": {**BASE, "vae": {**BASE["vae"], "likelihood": {"type": "gaussian", "mode": "learned"}}},
     "batch capacity": {
         **BASE,
         "objective": {"type": "capacity", "capacity": 50.0, "weight": 2.0, "reduction": "batch_sum"},
     },
     "bfloat16": {**BASE, "train": {**BASE["train"], "dtype": "bfloat16"}},
     "clipped": {**BASE, "train": {**BASE["train"], "clip_norm": 5.0, "optimizer": "adamw", "weight_decay": 0.1}},
+}
+VARIANTS = {  # of one engine: what looks at other workers' examples is the objective's and the prior's
+    "wae": {"vae": {"posterior": {"type": "delta"}}, "objective": {"type": "wae"}},
+    "binarized wae": {"vae": {"prior": {"type": "binarized", "r": 0.5}}, "objective": {"type": "wae", "kernel": "rbf"}},
+    "infovae": {"objective": {"type": "infovae"}},
+    "tcvae": {"objective": {"type": "tcvae"}},
+    "stratified": {"objective": {"type": "tcvae", "sampling": "stratified"}},
+    "dip": {"objective": {"type": "dip", "version": "II", "lambda_d": 10.0}},
+    "free bits": {"objective": {"type": "free_bits", "of": "batch_dim", "nats": 1.0}},
+    "by label": {"vae": {"prior": {"type": "mixture", "by": "label"}}},
+    "vamp": {"vae": {"prior": {"type": "vamp", "components": 20}}},
+    "sphere": {"vae": {"posterior": {"type": "von_mises_fisher"}, "prior": {"type": "uniform_sphere"}}},
+    "bits": {
+        "vae": {
+            "posterior": {"type": "bernoulli"},
+            "prior": {"type": "bernoulli"},
+            "estimator": {"type": "score", "baseline": "leave_one_out"},
+        },
+        "train": {"samples": 2},
+    },
+    "beta input": {"vae": {"conditioning": {"type": "gate"}}, "objective": {"type": "beta_input", "betas": [1.0]}},
 }
 STAGES = {"zero0": 0, "zero1": 1, "zero2": 2}
 METRICS = ("rate_nats", "distortion_nats", "distortion_mse", "elbo_nats", "objective", "rate_se")
@@ -34,6 +56,9 @@ def rows(tmp_path_factory):
         "engine": "deepspeed",
         "deepspeed": {"gradient_accumulation_steps": 3},
     }
+    for name, v in VARIANTS.items():
+        own = {"vae": {**BASE["vae"], **v.get("vae", {})}, "train": {**BASE["train"], **v.get("train", {})}}
+        jobs["torch", name] = {"trial": {**v, **own}, "engine": "torch"}
     found = {}
     for size in (1, 2):
         for job, r in zip(jobs, train_on(size, list(jobs.values()), tmp_path_factory.mktemp(f"w{size}")), strict=True):
@@ -54,6 +79,11 @@ def assert_same(a, b, tolerance=1e-4):
 def test_two_workers_give_the_rows_of_one(rows, name):
     tolerance = 0.02 if name == "bfloat16" else 1e-4  # a shard's matrix products round differently
     assert_same(rows[1, "deepspeed", name], rows[2, "deepspeed", name], tolerance)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_two_workers_give_the_rows_of_one_for_every_statistic_of_the_batch(rows, name):
+    assert_same(rows[1, "torch", name], rows[2, "torch", name])
 
 
 def test_bfloat16_is_close_to_float32_but_not_it(rows):
