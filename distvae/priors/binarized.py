@@ -61,7 +61,7 @@ class Binarized(PriorPart):
     type: Literal["binarized"] = "binarized"
     r: Annotated[
         float,
-        Hyper(low=0.0, high=100.0, symbol="r", doc="distance of a mode from its mean, in prior std (S1 Eq. 3)"),
+        Hyper(low=0.0, high=100.0, symbol="r", doc="distance of a mode from its mean (S1 Eq. 3)"),
     ] = 0.5
     over: Annotated[Normal | Mixture | Vamp, Hyper(doc="the prior whose Gaussians become two modes a dimension")] = (
         Normal()  # noqa: RUF009
