@@ -3,15 +3,19 @@ is views of the ledger."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
 from distvae.results import curves, ledger, plots
 from distvae.sweeps.run import Outcome
+from distvae.trial import flatten
 
 PLOTS = "plots"
 ROWS = 15  # longer frontiers are shown by their lower hull
@@ -84,18 +88,31 @@ def summary(out: Path) -> dict[str, Any]:
     status = curves.trial_status(table)
     planned = [r["trial_key"] for r in read_plan(out).select(["trial_key", "current"]).to_pylist() if r["current"]]
     counts = Counter(status.get(key, "to run") for key in planned)
+    varied = _varied(table)
     return {
         "out": str(out),
         "planned": len(planned),
         "counts": dict(counts),
         "failed": {key: str(out / "logs" / f"{key}.jsonl") for key in planned if status.get(key) == "failed"},
-        "frontier": [_config(c) for c in curves.frontier(table)],
-        "best": [_config(c) for c in curves.best(table)],
+        "frontier": [_config(c, varied) for c in curves.frontier(table)],
+        "best": [_config(c, varied) for c in curves.best(table)],
     }
 
 
-def _config(c: curves.Config) -> dict[str, Any]:
+def _varied(table: pa.Table) -> list[str]:
+    """Dotted names of the choices (of parts, of modes) that differ between the sweep's configurations."""
+    seen: dict[str, set[str]] = {}
+    for text in table["config_json"].unique().to_pylist():
+        for name, value in flatten(json.loads(text)):
+            if isinstance(value, str):
+                seen.setdefault(name, set()).add(value)
+    return [name for name, values in seen.items() if len(values) > 1]
+
+
+def _config(c: curves.Config, varied: Sequence[str]) -> dict[str, Any]:
     """A configuration as data: knobs, interval means and bounds on the test split, the valid bound that ranks it."""
+
+    flat = dict(flatten(curves.config_of(c.points[0])))
 
     def span(i: curves.Interval) -> dict[str, Any]:
         return {"mean": i.mean, "low": i.low, "high": i.high, "kind": i.kind}
@@ -105,6 +122,7 @@ def _config(c: curves.Config) -> dict[str, Any]:
         "measure": c.measure,
         "config_key": c.config_key,
         "knobs": {k: v for k, v in c.knobs.items() if v is not None},
+        "parts": {name: flat[name] for name in varied if flat.get(name) is not None},
         "seeds": c.seeds,
         "rate_nats": span(c.rate),
         "distortion_nats": span(c.distortion),
@@ -129,7 +147,8 @@ def render_status(view: dict[str, Any], console: Console) -> None:
             mine = shown
         console.print(_frontier_table(what, data, measure, mine, [(c["config_key"], c["knobs"]) for c in view["best"]]))
     for c in view["best"]:
-        knobs = " ".join(f"{k}={v:g}" for k, v in c["knobs"].items())
+        parts = list(dict.fromkeys(map(str, c["parts"].values())))
+        knobs = " ".join([*parts, *(f"{k}={v:g}" for k, v in c["knobs"].items())])
         console.print(
             f"best by valid bound ({c['data']}, {c['measure']}): {knobs}\n"
             f"  valid ELBO {_span(c['valid_elbo_nats'])} nats, test ELBO {_span(c['elbo_nats'])} nats, "
@@ -146,13 +165,17 @@ def _frontier_table(what: str, data: str, measure: str, rows: list[dict[str, Any
     title = f"{what}: {data} ({measure}), test split, nats per example" + (f"; ± {', '.join(kinds)}" if kinds else "")
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
     knobs = list(dict.fromkeys(k for c in rows for k in c["knobs"]))
+    told = any(c["parts"] for c in rows)
+    if told:
+        table.add_column("parts", overflow="fold")
     for name in [*knobs, "rate", "distortion", "ELBO", "valid ELBO", ""]:
         table.add_column(name, justify="right", no_wrap=True)
     for c in rows:
         valid = _span(c["valid_elbo_nats"]) if c["valid_elbo_nats"] else "none"
         spans = [_span(c[m]) for m in ("rate_nats", "distortion_nats", "elbo_nats")]
         mark = "best" if (c["config_key"], c["knobs"]) in best else ""
-        table.add_row(*(f"{c['knobs'][k]:g}" if k in c["knobs"] else "" for k in knobs), *spans, valid, mark)
+        parts = (" ".join(dict.fromkeys(map(str, c["parts"].values()))),) if told else ()
+        table.add_row(*parts, *(f"{c['knobs'][k]:g}" if k in c["knobs"] else "" for k in knobs), *spans, valid, mark)
     return table
 
 

@@ -28,6 +28,7 @@ from distvae.vae import Measured, Vae
 
 CHUNK = 1000  # examples at a time,
 OUTPUTS = 2**24  # or fewer: so many decoder outputs
+PASS = 2**32 - 1  # the step at which evaluation binarises: one that training never reaches
 ACTIVE_VARIANCE = 0.01  # a unit is active if its posterior mean varies by more over the examples (Burda et al. 2016)
 
 
@@ -93,7 +94,7 @@ class Evaluator:
 
     def _batch(self, name: str, rows: NDArray[np.int64], beta: float | None) -> Batch:
         split = self.splits[name]
-        x, y = self.examples[name].at(rows, self.vae.dtype, 0)
+        x, y = self.examples[name].at(rows, self.vae.dtype, PASS)
         return Batch(
             x=x,
             y=y,

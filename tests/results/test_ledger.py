@@ -184,3 +184,15 @@ def test_one_file_holds_one_attempt(tmp_path):
     both = pa.concat_tables([table(trial(s), [measured(1, "test", 1.0, 1.0)]) for s in (0, 1)])
     with pytest.raises(ValueError):
         ledger.commit(tmp_path, both)
+
+
+def test_rows_written_before_a_column_existed_are_read_with_it_null(tmp_path):
+    path = commit(tmp_path, trial(), [measured(1, "test", 1.0, 2.0)])
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(table.drop_columns(["conditioning", "gradient_variance"]), path, write_page_checksum=True)
+    ended, damaged = ledger.scan(tmp_path)
+    assert list(ended) == [trial().key] and not damaged
+    (row,) = ledger.load(tmp_path).to_pylist()
+    assert row["conditioning"] is None and row["rate_nats"] == 1.0
+    pq.write_table(table.rename_columns([c + "x" if c == "point" else c for c in table.column_names]), path)
+    assert len(ledger.scan(tmp_path, mend=False)[1]) == 1  # not an older one: damaged
