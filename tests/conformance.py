@@ -55,6 +55,8 @@ def variants(kind: type[Part]) -> Iterator[Part]:
     part = kind(**given, **SMALL.get(tag, {}))
     yield part
     for field, hint, _ in knobs(kind):
+        if field.name == "activation" and tag != "mlp":
+            continue  # one list for all nets
         for value in _others(hint, getattr(part, field.name)):
             yield replace(part, **{field.name: value})
 
