@@ -166,7 +166,7 @@ def parts(as_json: Json = False) -> None:
 @app.command()
 def schema() -> None:
     """The JSON Schema of a sweep's YAML, for editors; on stdout."""
-    from distvae.config import schema as build
+    from distvae.json_schema import schema as build
 
     emit(build())
 

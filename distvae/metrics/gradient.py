@@ -11,13 +11,15 @@ falls as 1 / B with independent examples: compare estimators at one batch size."
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from distvae.batch import Batch
-from distvae.vae import Vae
+
+if TYPE_CHECKING:
+    from distvae.vae import Vae
 
 
 class GradientVariance(NamedTuple):

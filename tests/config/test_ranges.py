@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distvae.config import loads, schema
+from distvae.config import loads
+from distvae.json_schema import schema
 from distvae.part import Part
 from distvae.sweeps import space
 from distvae.sweeps.explain import hints, members
