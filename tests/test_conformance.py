@@ -197,3 +197,29 @@ def test_that_check_sees_a_surrogate():
     told, surrogate, iw, spread = bounds(runner.vae, trial.vae, trial, None)
     assert (told <= iw + 4 * spread).all()
     assert (surrogate > iw + 4 * spread).all()
+
+
+# --- the same on a GPU ------------------------------------------------------------------------------------------------
+
+
+def a_step(name: str, device: str) -> list[torch.Tensor]:
+    """Loss and gradients in float64."""
+    trial = CASES[name]
+    vae = Vae(trial.vae, (1, 8, 8), seed=1, dtype=F).to(device)
+    objective = trial.objective.build().to(device, F)
+    batch = a_batch(trial, 8, samples=2)
+    batch = replace(batch, x=batch.x.to(device), y=batch.y.to(device))
+    batch = batch if batch.beta is None else replace(batch, beta=batch.beta.to(device))
+    loss = objective(vae(batch), batch).mean()
+    loss.backward()
+    return [loss.detach().cpu(), *(p.grad.cpu() for p in vae.parameters() if p.grad is not None)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@every
+def test_a_step_on_a_gpu_is_that_of_the_cpu(name):
+    on_cpu, on_gpu = a_step(name, "cpu"), a_step(name, "cuda")
+    assert len(on_cpu) == len(on_gpu) > 2
+    for a, b in zip(on_cpu, on_gpu, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
