@@ -152,7 +152,6 @@ class Mixture(PriorPart):
     scale: Annotated[float, Hyper(low=0.0, doc="std of the placed means by normals, or radius of their circle")] = 1.0
     std: Annotated[float, Hyper(above=0.0, doc="std of every component, as placed")] = 1.0
 
-    located: ClassVar[bool] = True
     closed_form: ClassVar[bool] = False  # the rate takes samples, by label too
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -37,8 +37,6 @@ class Normal(PriorPart):
     """Standard normal p(z) = N(0, I)."""
 
     type: Literal["normal"] = "normal"
-
-    located: ClassVar[bool] = True
 
     def build(self, latent_dim: int, x_shape: Sequence[int] = ()) -> NormalPrior:
         return NormalPrior(latent_dim)

@@ -67,7 +67,6 @@ class PriorPart(Part):
     closed_form: ClassVar[bool] = True  # do divergence and rate do without z?
     factorised: ClassVar[bool] = True  # is the divergence a sum over dimensions?
     surrogate: ClassVar[bool] = False  # is `divergence` something else than the rate?
-    located: ClassVar[bool] = False  # Gaussian components with a mean: may stand under `binarized`
     labels: ClassVar[bool] = False  # does it need class labels?
 
     def build(self, latent_dim: int, x_shape: Sequence[int]) -> nn.Module:

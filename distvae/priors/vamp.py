@@ -37,7 +37,6 @@ class Vamp(PriorPart):
         Literal["hardtanh", "sigmoid", "none"], Hyper(doc="what keeps pseudo-inputs in [0, 1]; none: real data")
     ] = "hardtanh"
 
-    located: ClassVar[bool] = True
     closed_form: ClassVar[bool] = False
     factorised: ClassVar[bool] = False
 

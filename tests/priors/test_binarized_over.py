@@ -77,7 +77,7 @@ def test_the_parts_facts_are_the_bases_but_for_the_surrogate():
         part = Binarized(over=base)
         facts = (part.closed_form, part.factorised, part.labels)
         assert facts == (base.closed_form, base.factorised, base.labels)
-        assert part.surrogate and not part.located
+        assert part.surrogate
 
 
 # --- one standard component is the plain binarized prior --------------------------------------------------------------
