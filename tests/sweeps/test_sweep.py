@@ -138,6 +138,7 @@ def test_two_workers_give_the_curve_of_one(tmp_path):
     same_rows(api.load_curve(out), trial)
 
 
+@pytest.mark.slow  # the engines' rows: test_workers.py; a tracker that is away: test_tracking.py
 def test_without_deepspeed_and_without_mlflow_the_rows_are_the_same(tmp_path, monkeypatch):
     from distvae.config import load
 
