@@ -4,18 +4,12 @@ the reason and the likely fix; what parts need of one another they say themselve
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from distvae.trial import Trial
 
 Refusal = tuple[str, str]  # (dotted field, reason)
-PRIORS = {
-    "real": "normal, mixture, vamp or binarized",
-    "sphere": "uniform_sphere",
-    "bits": "bernoulli",
-    "onehot": "categorical",
-}
 SPACES = {"real": "R^d", "sphere": "the unit sphere", "bits": "bits", "onehot": "one-hot codes"}
 
 
@@ -35,7 +29,7 @@ def _latent(trial: Trial) -> Iterator[Refusal]:
         yield (
             "vae.prior",
             f"{p.type} is a prior on {SPACES[p.space]}, and the {q.type} posterior lives on {SPACES[q.space]} "
-            f"(write prior: {{type: {PRIORS[q.space]}}})",
+            f"(write prior: {{type: {_priors_on(q.space)}}})",
         )
     if p.labels and trial.data.classes is None:
         yield "vae.prior", f"{p.type} by label needs labels, and the {trial.data.label} data have none (leave `by` out)"
@@ -55,6 +49,12 @@ def _latent(trial: Trial) -> Iterator[Refusal]:
             yield "vae.prior", f"{why} (use posterior: {{type: gaussian}}, or prior: {{type: mixture}})"
         if trial.vae.conditioning is not None:
             yield "vae.prior", "vamp encodes pseudo-inputs, which have no beta (use prior: {type: mixture})"
+
+
+def _priors_on(space: str) -> str:
+    from distvae.priors import Prior
+
+    return " or ".join(part().type for part in get_args(Prior) if part.space == space)
 
 
 def _gradient(trial: Trial) -> Iterator[Refusal]:

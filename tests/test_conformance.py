@@ -4,6 +4,7 @@ gradients are those of finite differences, its YAML is itself, a step lowers its
 import math
 from dataclasses import replace
 from functools import cache
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from distvae.batch import Batch, Noise
 from distvae.config import loads
 from distvae.estimators import Enumerate, Pathwise
 from distvae.kernels.philox import Stream
+from distvae.menu import FAMILIES
 from distvae.priors import Binarized
 from distvae.rules import refusals
 from distvae.sweeps.tree import dump
@@ -31,6 +33,9 @@ def test_the_cases_are_every_part_of_every_union():
         seen = {type(getattr(t.vae, family, None) or t.objective) for t in CASES.values() if family != "net"}
         seen |= {type(t.vae.encoder) for t in CASES.values()} if family == "net" else set()
         assert set(members(union)) <= seen, family
+    tested_elsewhere = ("data", "schedules", "samplers")
+    unions = {n: u for n, u in FAMILIES.items() if get_args(u) and not n.startswith(tested_elsewhere)}
+    assert all(u in UNIONS.values() for u in unions.values()), unions.keys()
     assert not [(name, why) for name, t in CASES.items() for why in refusals(t)]
 
 
@@ -62,6 +67,15 @@ def test_it_trains_and_its_rows_are_complete(name, dtype):
         assert (row["rate_surrogate_nats"] is not None) == (model.prior.surrogate and model.posterior.density)
     for parameter in runner.vae.parameters():
         assert parameter.isfinite().all() and parameter.dim() > 0  # DeepSpeed cannot broadcast a 0-d one
+
+
+@every
+def test_it_diverges_without_an_error(name):
+    """lr = 100: a diverged trial is a result, whatever NaN meets on its way through a part."""
+    trial = CASES[name]
+    wild = replace(trial.train, optimizer="sgd", lr=100.0, epochs=3)
+    runner = Runner(replace(trial, train=wild, evaluate=replace(trial.evaluate, gradient_draws=2)))
+    assert runner.advance().status in ("diverged", "finished")
 
 
 # --- its gradients ----------------------------------------------------------------------------------------------------

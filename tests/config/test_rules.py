@@ -9,7 +9,7 @@ REFUSED = [  # (config, field, words of the reason, words of the fix)
     ("vae: {posterior: {type: von_mises_fisher}}", "vae.prior", "lives on the unit sphere", "{type: uniform_sphere}"),
     ("vae: {posterior: {type: bernoulli}}", "vae.prior", "lives on bits", "prior: {type: bernoulli}"),
     ("vae: {posterior: {type: categorical}}", "vae.prior", "lives on one-hot codes", "prior: {type: categorical}"),
-    ("vae: {prior: {type: uniform_sphere}}", "vae.prior", "lives on R^d", "normal, mixture, vamp or binarized"),
+    ("vae: {prior: {type: uniform_sphere}}", "vae.prior", "lives on R^d", "normal or binarized or mixture or vamp"),
     (
         "data: {type: gaussian, eigenvalues: [1.0]}\nvae: {likelihood: {type: gaussian}, prior: {type: mixture, by: label}}",
         "vae.prior", "the gaussian data have none", "leave `by` out",
