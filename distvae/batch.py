@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distvae.kernels import philox
+from distvae.kernels.noise import normals, uniforms
 from distvae.kernels.philox import Stream
 from distvae.part import gather_nothing
 
@@ -23,28 +23,30 @@ class Noise:
     """Addressed noise of one trial at one step. `latent` is `Stream.LATENT` in training, `Stream.EVALUATE`
     otherwise."""
 
-    seed: int
-    step: int
-    index: NDArray[np.int64]  # [B] example ids
+    seed: int | Tensor  # int64 0-d
+    step: int | Tensor
+    index: NDArray[np.int64] | Tensor  # [B] example ids
     latent: Stream = Stream.LATENT
 
     def normal(self, samples: int, dim: int, like: Tensor) -> Tensor:
         """Standard normals `[B, samples, dim]`, in the dtype and on the device of `like`."""
-        z = philox.normal(self.seed, self.latent, index=self.index, step=self.step, samples=samples, dim=dim)
-        return torch.from_numpy(z).to(device=like.device, dtype=like.dtype)
+        ids = self._ids(like)
+        kind = like.dtype if like.is_floating_point() else torch.float32
+        return normals(self.seed, self.latent, ids, step=self.step, samples=samples, dim=dim, dtype=kind)
 
     def uniforms(self, samples: int, dim: int, like: Tensor, stream: Stream | None = None) -> Tensor:
         """Uniforms in (0, 1), float64 `[B, samples, dim]` on the device of `like`. The default stream is that of
         `normal`, which must not be drawn from as well: both are made of the same words."""
         stream = self.latent if stream is None else stream
-        u = philox.uniform(self.seed, stream, index=self.index, step=self.step, samples=samples, dim=dim)
-        return torch.from_numpy(u).to(device=like.device)
+        return uniforms(self.seed, stream, self._ids(like), step=self.step, samples=samples, dim=dim)
 
     def uniform(self, stream: Stream, dim: int, like: Tensor) -> Tensor:
         """Uniforms in (0, 1), `[B, dim]`, on the device of `like`; float64 whatever its dtype: in float32 a draw within
         2^-25 of 1 rounds to 1, and decisions `u <= p` would not be those of `kernels.sample_kl`."""
-        u = philox.uniform(self.seed, stream, index=self.index, step=self.step, dim=dim)[:, 0]
-        return torch.from_numpy(u).to(device=like.device)
+        return self.uniforms(1, dim, like, stream)[:, 0]
+
+    def _ids(self, like: Tensor) -> Tensor:
+        return torch.as_tensor(self.index, device=like.device)
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ class Batch:
     noise: Noise
     total: int  # examples in the global batch, all workers together
     samples: int = 1  # latent samples per example
-    warm: float = 1.0  # 1 once the objective's warm-up is at full weight, else 0
+    warm: float | Tensor = 1.0  # 1 once the objective's warm-up is at full weight, else 0
     step: int = 0  # optimizer step, for schedules
+    factor: Tensor | None = None  # 0-d: the objective's schedule at this step, where the trainer gives it
     gather: Callable[[Tensor], Tensor] = field(default=gather_nothing)  # [B, ...] -> [total, ...]
     y: Tensor | None = None  # [B] int64 class labels
     beta: Tensor | None = None  # [B] the beta of each example, for beta-input models

@@ -55,6 +55,24 @@ def normals(w: Tensor) -> Tensor:
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).flatten(-2)
 
 
+def noise(
+    seed: Tensor,
+    step: Tensor,
+    index: Tensor,
+    stream: int,
+    samples: int,
+    dim: int,
+    normal: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Normals or uniforms `[K, B, samples, dim]` of seeds and steps `[K]` and ids `[B]` or `[K, B]`."""
+    padded = -(-dim // 4) * 4
+    drawn = [words(seed, step, index, stream=stream, sample=s, dim=padded) for s in range(samples)]
+    w = torch.stack(drawn, 2) if drawn else index.new_zeros(len(seed), index.shape[-1], 0, padded)
+    u = normals(w) if normal else (w.double() + 0.5) * 2.0**-32
+    return u[..., :dim].to(dtype).contiguous()
+
+
 def _noise(mu: Tensor, seed: Tensor, step: Tensor, index: Tensor, p_keep: Tensor, stream: int, sample: int):
     """(eps, g) `[K, B, D]` float64: a standard normal, and Bernoulli(p_keep) / p_keep."""
     dim = mu.shape[-1]

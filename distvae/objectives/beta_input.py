@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from distvae.batch import Batch, Noise
 from distvae.kernels.philox import Stream
-from distvae.objectives.objective import ObjectivePart, Terms
+from distvae.objectives.objective import ObjectivePart, Terms, factor
 from distvae.part import Hyper
 from distvae.schedules import Constant, WarmUp
 
@@ -50,8 +50,8 @@ class BetaInput(ObjectivePart):
                     "remove it, or widen low and high"
                 )
 
-    def warm(self, step: int) -> float:
-        return float(self.schedule(step) >= 1.0)
+    def factor(self, step: int) -> float:
+        return self.schedule(step)
 
     def draw(self, noise: Noise, like: Tensor) -> Tensor:
         u = noise.uniform(Stream.BETA, 1, like)[:, 0]
@@ -72,4 +72,4 @@ class BetaInputObjective(nn.Module):
     def forward(self, terms: Terms, batch: Batch) -> Tensor:
         """Loss per example `[B]`, nats, at `batch.beta` `[B]`."""
         assert batch.beta is not None, "the trainer draws beta, the evaluator visits the grid"
-        return terms.distortion + batch.beta * self.schedule(batch.step) * terms.divergence.sum(-1)
+        return terms.distortion + batch.beta * factor(self.schedule, batch) * terms.divergence.sum(-1)

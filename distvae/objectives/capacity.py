@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from torch import Tensor, nn
 
 from distvae.batch import Batch
-from distvae.objectives.objective import ObjectivePart, Terms
+from distvae.objectives.objective import ObjectivePart, Terms, factor
 from distvae.part import Hyper, hold
 from distvae.schedules import Constant, Linear
 
@@ -39,9 +39,8 @@ class Capacity(ObjectivePart):
     def weighs(self) -> bool:
         return self.weight > 0
 
-    def warm(self, step: int) -> float:
-        """1 once C has stopped rising, else 0: gates DU-VAE's dropout."""
-        return float(self.ramp(step) >= 1.0)
+    def factor(self, step: int) -> float:
+        return self.ramp(step)
 
     def build(self) -> CapacityObjective:
         return CapacityObjective(self)
@@ -58,7 +57,7 @@ class CapacityObjective(nn.Module):
 
     def forward(self, terms: Terms, batch: Batch) -> Tensor:
         """Loss per example `[B]`, nats."""
-        c, divergence = self.capacity * self.ramp(batch.step), terms.divergence.sum(-1)
+        c, divergence = self.capacity * factor(self.ramp, batch), terms.divergence.sum(-1)
         if self.reduction == "sample":
             gap = (divergence - c).abs()
         elif self.reduction == "batch_mean":

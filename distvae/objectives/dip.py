@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Literal
 from torch import Tensor, nn
 
 from distvae.batch import Batch
-from distvae.objectives.objective import ObjectivePart, Terms
+from distvae.objectives.objective import ObjectivePart, Terms, factor
 from distvae.part import Hyper, hold
 from distvae.schedules import Constant, WarmUp
 
@@ -42,8 +42,8 @@ class Dip(ObjectivePart):
     def weighs(self) -> bool:
         return self.beta > 0
 
-    def warm(self, step: int) -> float:
-        return float(self.schedule(step) >= 1.0)
+    def factor(self, step: int) -> float:
+        return self.schedule(step)
 
     def build(self) -> DipObjective:
         return DipObjective(self)
@@ -67,7 +67,7 @@ class DipObjective(nn.Module):
         diagonal = c.diagonal()
         off = c.square().sum() - diagonal.square().sum()
         penalty = self.lambda_od * off + self.lambda_d * (diagonal - 1.0).square().sum()
-        w = self.schedule(batch.step)
+        w = factor(self.schedule, batch)
         return terms.distortion + self.beta * w * terms.divergence.sum(-1) + w * penalty
 
 

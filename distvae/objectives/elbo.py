@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from torch import Tensor, nn
 
 from distvae.batch import Batch
-from distvae.objectives.objective import ObjectivePart, Terms
+from distvae.objectives.objective import ObjectivePart, Terms, factor
 from distvae.part import Hyper, hold
 from distvae.schedules import Constant, WarmUp
 
@@ -26,9 +26,8 @@ class Elbo(ObjectivePart):
     def weighs(self) -> bool:
         return self.beta > 0
 
-    def warm(self, step: int) -> float:
-        """1 when the schedule is at full weight, else 0: gates DU-VAE's dropout."""
-        return float(self.schedule(step) >= 1.0)
+    def factor(self, step: int) -> float:
+        return self.schedule(step)
 
     def build(self) -> ElboObjective:
         return ElboObjective(self)
@@ -44,4 +43,4 @@ class ElboObjective(nn.Module):
 
     def forward(self, terms: Terms, batch: Batch) -> Tensor:
         """Loss per example `[B]`, nats."""
-        return terms.distortion + self.beta * self.schedule(batch.step) * terms.divergence.sum(-1)
+        return terms.distortion + self.beta * factor(self.schedule, batch) * terms.divergence.sum(-1)

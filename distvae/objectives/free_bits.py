@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from distvae.batch import Batch
-from distvae.objectives.objective import ObjectivePart, Terms
+from distvae.objectives.objective import ObjectivePart, Terms, factor
 from distvae.part import Hyper, hold
 from distvae.schedules import Constant, WarmUp
 
@@ -51,8 +51,8 @@ class FreeBits(ObjectivePart):
     def weighs(self) -> bool:
         return self.beta > 0
 
-    def warm(self, step: int) -> float:
-        return float(self.schedule(step) >= 1.0)
+    def factor(self, step: int) -> float:
+        return self.schedule(step)
 
     def build(self) -> FreeBitsObjective:
         return FreeBitsObjective(self)
@@ -72,4 +72,4 @@ class FreeBitsObjective(nn.Module):
         kl = terms.divergence.sum(-1, keepdim=True) if self.of == "total" else terms.divergence
         judged = batch.gather(kl.detach()).mean(0) if self.of == "batch_dim" else kl
         counts = (judged > self.nats) | (self.nats == 0)
-        return terms.distortion + self.beta * self.schedule(batch.step) * torch.where(counts, kl, self.nats).sum(-1)
+        return terms.distortion + self.beta * factor(self.schedule, batch) * torch.where(counts, kl, self.nats).sum(-1)

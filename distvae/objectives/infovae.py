@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from distvae.batch import Batch
 from distvae.metrics.mmd import Kernel
-from distvae.objectives.objective import ObjectivePart, Terms
+from distvae.objectives.objective import ObjectivePart, Terms, factor
 from distvae.objectives.wae import mmd_to_prior
 from distvae.part import Hyper, hold
 from distvae.schedules import Constant, WarmUp
@@ -49,8 +49,8 @@ class InfoVae(ObjectivePart):
     def weighs(self) -> bool:
         return self.alpha < 1
 
-    def warm(self, step: int) -> float:
-        return float(self.schedule(step) >= 1.0)
+    def factor(self, step: int) -> float:
+        return self.schedule(step)
 
     def build(self) -> InfoVaeObjective:
         return InfoVaeObjective(self)
@@ -69,5 +69,5 @@ class InfoVaeObjective(nn.Module):
 
     def forward(self, terms: Terms, batch: Batch) -> Tensor:
         """Loss per example `[B]`, nats; the penalty is the batch's."""
-        penalty, w = mmd_to_prior(terms, batch, self.kernel, self.bandwidth), self.schedule(batch.step)
+        penalty, w = mmd_to_prior(terms, batch, self.kernel, self.bandwidth), factor(self.schedule, batch)
         return terms.distortion + self.kl_weight * w * terms.divergence.sum(-1) + self.mmd_weight * w * penalty

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from distvae.batch import Noise
+from distvae.batch import Batch, Noise
 from distvae.part import Part
+
+
+def factor(schedule: Callable[[int], float], batch: Batch) -> float | Tensor:
+    """The schedule's factor at the batch's step: the trainer's, where trials with schedules of their own are stacked."""
+    return schedule(batch.step) if batch.factor is None else batch.factor
 
 
 class Terms(NamedTuple):
@@ -40,9 +46,13 @@ class ObjectivePart(Part):
         """Does it weigh the divergence at all? (A `delta` posterior has none.)"""
         return True
 
-    def warm(self, step: int) -> float:
-        """1 when the warm-up is at full weight, else 0: gates DU-VAE's dropout."""
+    def factor(self, step: int) -> float:
+        """The factor of its schedule at an optimizer step."""
         return 1.0
+
+    def warm(self, step: int) -> float:
+        """1 when the schedule is at full weight, else 0: gates DU-VAE's dropout."""
+        return float(self.factor(step) >= 1.0)
 
     def draw(self, noise: Noise, like: Tensor) -> Tensor | None:
         """The beta of each example `[B]` of a beta-input model, else None."""

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from distvae.batch import Batch
 from distvae.kernels import log_density, log_marginals
-from distvae.objectives.objective import ObjectivePart, Terms
+from distvae.objectives.objective import ObjectivePart, Terms, factor
 from distvae.part import Hyper, hold
 from distvae.schedules import Constant, WarmUp
 
@@ -53,8 +53,8 @@ class TcVae(ObjectivePart):
     def whole_batch(self) -> bool:
         return True
 
-    def warm(self, step: int) -> float:
-        return float(self.schedule(step) >= 1.0)
+    def factor(self, step: int) -> float:
+        return self.schedule(step)
 
     def build(self) -> TcVaeObjective:
         return TcVaeObjective(self)
@@ -74,7 +74,7 @@ class TcVaeObjective(nn.Module):
         """Loss per example `[B]`, nats; the three parts are the batch's means."""
         mi, tc, dwkl = (part.mean() for part in self.parts(terms, batch))
         penalty = self.mi_weight * mi + self.beta * tc + self.dimension_weight * dwkl
-        return terms.distortion + self.schedule(batch.step) * penalty
+        return terms.distortion + factor(self.schedule, batch) * penalty
 
     def parts(self, terms: Terms, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """(MI, TC, DWKL), each `[total]`, nats, at the z of every example of the global batch."""

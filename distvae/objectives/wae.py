@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from distvae.batch import Batch
 from distvae.kernels.philox import Stream
 from distvae.metrics.mmd import Kernel, mmd
-from distvae.objectives.objective import ObjectivePart, Terms
+from distvae.objectives.objective import ObjectivePart, Terms, factor
 from distvae.part import Hyper, hold
 from distvae.schedules import Constant, WarmUp
 
@@ -44,8 +44,8 @@ class Wae(ObjectivePart):
     def weighs(self) -> bool:
         return False
 
-    def warm(self, step: int) -> float:
-        return float(self.schedule(step) >= 1.0)
+    def factor(self, step: int) -> float:
+        return self.schedule(step)
 
     def build(self) -> WaeObjective:
         return WaeObjective(self)
@@ -64,7 +64,7 @@ class WaeObjective(nn.Module):
     def forward(self, terms: Terms, batch: Batch) -> Tensor:
         """Loss per example `[B]`, nats; the penalty is the batch's."""
         penalty = mmd_to_prior(terms, batch, self.kernel, self.bandwidth)
-        return terms.distortion + self.weight * self.schedule(batch.step) * penalty
+        return terms.distortion + self.weight * factor(self.schedule, batch) * penalty
 
 
 def mmd_to_prior(terms: Terms, batch: Batch, kernel: Kernel, bandwidth: Tensor) -> Tensor:

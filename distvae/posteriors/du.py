@@ -85,7 +85,7 @@ class DuHead(nn.Module):
         if self.training:
             u = batch.noise.uniform(Stream.DROPOUT, var.shape[-1], var)
             g = (u <= self.p_keep.double()).to(var.dtype) / self.p_keep
-            var = torch.lerp(torch.ones_like(g), g, batch.warm) * var if batch.warm < 1.0 else g * var
+            var = torch.where(torch.as_tensor(batch.warm, device=g.device) < 1.0, 1.0, g) * var
         return NormalQ(mu, var + ALPHA)  # Eq. 6
 
     def _normalize(self, mu: Tensor, batch: Batch) -> Tensor:  # Eq. 9

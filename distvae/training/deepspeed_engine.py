@@ -47,9 +47,17 @@ def import_deepspeed() -> ModuleType:
 
 
 class DeepSpeedEngine:
-    """A DeepSpeed engine around one trial's model. The process group exists already (`world.meet`)."""
+    """A DeepSpeed engine around one trial's model, or (with an optimizer of its `own`, which also clips) around
+    several that are stacked. The process group exists already (`world.meet`)."""
 
-    def __init__(self, module: nn.Module, train: Train, world: World, block: dict[str, Any]):
+    def __init__(
+        self,
+        module: nn.Module,
+        train: Train,
+        world: World,
+        block: dict[str, Any],
+        own: torch.optim.Optimizer | None = None,
+    ):
         ds = import_deepspeed()
         self.accumulate = int(block.get("gradient_accumulation_steps", 1))
         self.stage = int(block.get("zero_optimization", {}).get("stage", 0))
@@ -58,13 +66,13 @@ class DeepSpeedEngine:
             "zero_allow_untested_optimizer": True,
             **block,
             "train_micro_batch_size_per_gpu": max(1, train.batch_size // (world.size * self.accumulate)),
-            "gradient_clipping": train.clip_norm or 0.0,
+            "gradient_clipping": 0.0 if own is not None else train.clip_norm or 0.0,
         }
         os.environ["LOCAL_RANK"] = os.environ.get("LOCAL_RANK", "0")  # it insists; devices are chosen by Ray
         self.module = module
         self.master = self.stage > 0  # weights have a float32 master copy elsewhere
         self.engine: Any = ds.initialize(
-            model=module, optimizer=optimizer(train, module), config=config, dist_init_required=False
+            model=module, optimizer=own or optimizer(train, module), config=config, dist_init_required=False
         )[0]
 
     def backward(self, loss: Tensor) -> None:

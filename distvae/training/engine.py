@@ -68,9 +68,17 @@ def _eager(kind: type[torch.optim.Optimizer]) -> type[Any]:
 class TorchEngine:
     """Plain torch: a flat all-reduce where there are several ranks."""
 
-    def __init__(self, module: nn.Module, train: Train, world: World, accumulate: int = 1):
-        self.module, self.world, self.clip_norm, self.accumulate = module, world, train.clip_norm, accumulate
-        self.optimizer = optimizer(train, module)
+    def __init__(
+        self,
+        module: nn.Module,
+        train: Train,
+        world: World,
+        accumulate: int = 1,
+        own: torch.optim.Optimizer | None = None,
+    ):
+        self.module, self.world, self.accumulate = module, world, accumulate
+        self.clip_norm = train.clip_norm if own is None else None
+        self.optimizer = own or optimizer(train, module)
         self._params = [p for g in self.optimizer.param_groups for p in g["params"]]
         self._micro = 0
 

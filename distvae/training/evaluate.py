@@ -36,19 +36,21 @@ class Examples:
     """A split on the device, as stored (uint8 stays uint8), and rows of it as a model sees them."""
 
     def __init__(self, trial: Trial, split: Split, device: str):
-        self.data, self.index = trial.data, split.index
+        self.data, self.index = trial.data, torch.from_numpy(np.ascontiguousarray(split.index)).to(device)
         self.x = torch.from_numpy(np.ascontiguousarray(split.x)).to(device)
         labelled = trial.vae.prior.labels and split.y is not None
         self.y = torch.from_numpy(np.ascontiguousarray(split.y)).to(device) if labelled else None
 
-    def at(self, rows: NDArray[np.int64], dtype: torch.dtype, step: int) -> tuple[Tensor, Tensor | None]:
-        """(x in [0, 1] or, of real data, as it is; y): binarised anew for every `step` if the data say so."""
-        where = torch.from_numpy(rows)
-        x = self.x[where]
+    def at(
+        self, rows: NDArray[np.int64] | Tensor, dtype: torch.dtype, step: int | Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """(x in [0, 1] or, of real data, as it is; y; ids): binarised anew for every `step` if the data say so."""
+        where = torch.as_tensor(rows, device=self.x.device)
+        x, ids = self.x[where], self.index[where]
         x = x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
         if self.data.binarize == "dynamic":
-            x = binarize(x, seed=self.data.seed, index=self.index[rows], step=step)
-        return x, None if self.y is None else self.y[where]
+            x = binarize(x, seed=self.data.seed, index=ids, step=step)
+        return x, None if self.y is None else self.y[where], ids
 
 
 class Evaluator:
@@ -94,11 +96,11 @@ class Evaluator:
 
     def _batch(self, name: str, rows: NDArray[np.int64], beta: float | None) -> Batch:
         split = self.splits[name]
-        x, y = self.examples[name].at(rows, self.vae.dtype, PASS)
+        x, y, ids = self.examples[name].at(rows, self.vae.dtype, PASS)
         return Batch(
             x=x,
             y=y,
-            noise=Noise(self.trial.seed, 0, split.index[rows], Stream.EVALUATE),
+            noise=Noise(self.trial.seed, 0, ids, Stream.EVALUATE),
             total=len(split),
             samples=self.trial.evaluate.samples,
             beta=None if beta is None else x.new_full((len(rows),), beta),
@@ -110,7 +112,7 @@ class Evaluator:
         """The mean of what training minimises, of the split as one batch."""
         n, device = len(m.rate), self.world.device
         some = self._batch(name, np.arange(min(1, n)), beta)  # what a prior is conditioned on is not an example
-        noise = Noise(self.trial.seed, 0, self.splits[name].index[:n], Stream.EVALUATE)
+        noise = Noise(self.trial.seed, 0, self.examples[name].index[:n], Stream.EVALUATE)
         q = type(m.q)(*(t.to(device) for t in m.q))
         terms = Terms(m.distortion.to(device), m.divergence.to(device), q, m.z.to(device), self.vae.prior_at(some))
         every = None if beta is None else terms.distortion.new_full((n,), beta)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from distvae.batch import Batch, Noise
 from distvae.data import load as load_data
@@ -22,7 +23,7 @@ from distvae.training import checkpoint
 from distvae.training.engine import Engine, TorchEngine, module_state
 from distvae.training.evaluate import Evaluator, Examples
 from distvae.training.world import World
-from distvae.trial import Trial
+from distvae.trial import Train, Trial
 from distvae.vae import Vae
 
 
@@ -36,13 +37,15 @@ class Report:
     loss: float | None = None  # mean training loss of the last epoch, nats per example
 
 
-def make_engine(name: str, vae: Vae, trial: Trial, world: World, block: dict[str, Any]) -> Engine:
-    """`deepspeed` or `torch`, by name."""
+def make_engine(
+    name: str, module: nn.Module, train: Train, world: World, block: dict[str, Any], own: Any = None
+) -> Engine:
+    """`deepspeed` or `torch`, by name, with an optimizer of its `own` if one is given."""
     if name == "torch":
-        return TorchEngine(vae, trial.train, world, int(block.get("gradient_accumulation_steps", 1)))
+        return TorchEngine(module, train, world, int(block.get("gradient_accumulation_steps", 1)), own)
     from distvae.training.deepspeed_engine import DeepSpeedEngine
 
-    return DeepSpeedEngine(vae, trial.train, world, block)
+    return DeepSpeedEngine(module, train, world, block, own)
 
 
 class Runner:
@@ -65,7 +68,7 @@ class Runner:
         self.vae = Vae(trial.vae, data.x_shape, seed=trial.seed, dtype=trial.dtype).to(self.world.device)
         self.vae.autocast = torch.bfloat16 if trial.train.dtype == "bfloat16" else None
         self.objective = trial.objective.build().to(self.world.device, trial.dtype)
-        self.engine = make_engine(engine, self.vae, trial, self.world, deepspeed or {})
+        self.engine = make_engine(engine, self.vae, trial.train, self.world, deepspeed or {})
         self.evaluator = Evaluator(trial, self.vae, self.objective, data.splits(), self.world)
         whole = trial.evaluate.train_examples >= len(data.train)
         self.examples = self.evaluator.examples["train"] if whole else Examples(trial, data.train, self.world.device)
@@ -120,8 +123,8 @@ class Runner:
         train, step, n = self.trial.train, self.step_count, len(rows)
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for micro in np.array_split(self.world.shard(rows), self.engine.accumulate):
-            x, y = self.examples.at(micro, self.vae.dtype, step)
-            noise = Noise(self.trial.seed, step, self.train.index[micro])
+            x, y, ids = self.examples.at(micro, self.vae.dtype, step)
+            noise = Noise(self.trial.seed, step, ids)
             batch = Batch(
                 x=x,
                 y=y,
