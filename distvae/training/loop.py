@@ -86,14 +86,14 @@ class Runner:
         report, began = Report(), time.monotonic()
         while self.status is None:
             started = time.monotonic()
-            report.loss = self._epoch()
+            report.loss = self.train_epoch()
             self.epoch += 1
             last = self.epoch >= self.trial.train.epochs
             self.wall_s += time.monotonic() - started
             if not math.isfinite(report.loss):
                 self.status = "diverged"
             elif last or self.epoch % self.trial.evaluate.every == 0:
-                measured = self._evaluate()
+                measured = self.evaluate()
                 report.rows += measured
                 if not all(math.isfinite(r["objective"]) for r in measured):
                     self.status = "diverged"
@@ -107,7 +107,7 @@ class Runner:
             self.save()
         return report
 
-    def _epoch(self) -> float:
+    def train_epoch(self) -> float:
         """One pass over the training examples. Returns the mean loss per example, nats."""
         n = len(self.train)
         order = philox.permutation(self.trial.data.seed, n, step=self.epoch)
@@ -146,7 +146,7 @@ class Runner:
         self.step_count += 1
         return total
 
-    def _evaluate(self) -> list[dict[str, Any]]:
+    def evaluate(self) -> list[dict[str, Any]]:
         started = time.monotonic()
         rows = self.evaluator.rows(epoch=self.epoch, step=self.step_count)
         self.wall_s += time.monotonic() - started
