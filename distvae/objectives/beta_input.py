@@ -39,6 +39,7 @@ class BetaInput(ObjectivePart):
     schedule: Annotated[WarmUp, Hyper(doc="factor on every beta over the optimizer steps")] = Constant()  # noqa: RUF009
 
     beta_input: ClassVar[bool] = True
+    lean: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.low >= self.high:

@@ -97,6 +97,10 @@ class BinarizedPrior(PriorModule):
         self.latent_dim = latent_dim
         hold(self, r=part.r)
 
+    @property
+    def offset(self) -> Tensor:
+        return self.r
+
     def locate(self, z: Tensor) -> Tensor:
         return located(z, self.r)
 

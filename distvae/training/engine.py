@@ -50,9 +50,10 @@ def optimizer(train: Train, module: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a trial, over the parameters that learn."""
     params = [p for p in module.parameters() if p.requires_grad]
     if train.optimizer == "sgd":
-        return _eager(torch.optim.SGD)(params, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
+        sgd = _eager(torch.optim.SGD)
+        return sgd(params, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay, fused=True)
     kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
-    return _eager(kind)(params, lr=train.lr, weight_decay=train.weight_decay)
+    return _eager(kind)(params, lr=train.lr, weight_decay=train.weight_decay, fused=True)
 
 
 @cache
