@@ -32,6 +32,7 @@ class Capacity(ObjectivePart):
     ramp: Annotated[Constant | Linear, Hyper(doc="factor on C over the optimizer steps")] = Constant()  # noqa: RUF009
 
     lean: ClassVar[bool] = True
+    maskable: ClassVar[bool] = True
 
     @property
     def whole_batch(self) -> bool:

@@ -23,6 +23,7 @@ class Elbo(ObjectivePart):
     schedule: Annotated[WarmUp, Hyper(doc="factor on beta over the optimizer steps")] = Constant()  # noqa: RUF009
 
     lean: ClassVar[bool] = True
+    maskable: ClassVar[bool] = True
 
     @property
     def weighs(self) -> bool:

@@ -35,6 +35,7 @@ class ObjectivePart(Part):
     pathwise: ClassVar[bool] = False  # needs gradients through z
     factorised: ClassVar[bool] = False  # needs a divergence per dimension
     beta_input: ClassVar[bool] = False  # one network for every beta
+    maskable: ClassVar[bool] = False  # is a dimension with z = 0 and no divergence one that is not there?
     lean: ClassVar[bool] = False  # does it read distortion and divergence alone?
 
     @property
