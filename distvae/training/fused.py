@@ -18,8 +18,9 @@ from distvae.batch import Batch, Noise
 from distvae.data import load as load_data
 from distvae.kernels import philox
 from distvae.training import checkpoint
-from distvae.training.engine import load_module_state, module_state
+from distvae.training.engine import eager, load_module_state, module_state
 from distvae.training.evaluate import Evaluator, Examples, joined
+from distvae.training.graphs import Inputs, Recorded
 from distvae.training.group import Setting, State
 from distvae.training.loop import make_engine
 from distvae.training.stack import OneTrial, PerTrial, Stack, padded
@@ -54,6 +55,10 @@ class Fused:
         }
         whole = first.evaluate.train_examples >= len(data.train)
         self.examples = shared["train"] if whole else Examples(first, data.train, self.device)
+        self.records = (
+            self.device.startswith("cuda") and setting.engine == "torch"
+        )  # DeepSpeed's step waits for the host
+        self.recorded: dict[int, Recorded] = {}  # by batch size
         self.stack: Stack | None = None
         self.stacked: tuple[str, ...] = ()
 
@@ -85,39 +90,40 @@ class Fused:
 
     def step_on(self, rows: Tensor) -> Tensor:
         """One optimizer step of every stacked trial on one batch. Returns their summed losses `[K]`, nats."""
-        stack, states = self.stack, [self.states[k] for k in self.stacked]
-        assert stack is not None
-        first, step, n = states[0].trial, states[0].step, len(rows)
-        x, y, ids = self.examples.at(rows, first.dtype, step)
-        batch = Batch(
-            x=x,
-            y=y,
-            noise=Noise(0, step, ids),
-            total=n,
-            samples=first.train.samples,
-            step=step,
-            dataset=len(self.data),
+        states = [self.states[k] for k in self.stacked]
+        step, parts = states[0].step, [s.trial for s in states]
+        recorded = self.recorded.get(len(rows))
+        if recorded is None:
+            inputs = Inputs(len(rows), len(parts), parts[0].dtype, self.device)
+            recorded = self.recorded[len(rows)] = Recorded(inputs, self._run)
+        recorded.inputs.fill(
+            rows,
+            step,
+            [t.objective.factor(step) for t in parts],
+            [t.objective.warm(step) for t in parts],
+            [t.train.lr * t.train.lr_schedule(step) for t in parts],
         )
-        losses = stack.losses(batch, self._each(step), first.objective.draw)
-        self.optimizer.lr = [s.trial.train.lr * s.trial.train.lr_schedule(step) for s in states]
+        losses = recorded() if self.records else self._run(recorded.inputs)
+        for s in states:
+            s.step += 1
+        return losses
+
+    def _run(self, inputs: Inputs) -> Tensor:
+        """The step itself: reads nothing but `inputs`, weights and data."""
+        stack, n = self.stack, len(inputs.rows)
+        assert stack is not None
+        trial = stack.trials[0]
+        x, y, ids = self.examples.at(inputs.rows, trial.dtype, inputs.step)
+        batch = Batch(
+            x=x, y=y, noise=Noise(0, inputs.step, ids), total=n, samples=trial.train.samples, dataset=len(self.data)
+        )
+        each = PerTrial(self.seeds, inputs.factor, inputs.warm)
+        losses = stack.losses(batch, each, trial.objective.draw)
+        self.optimizer.lr = list(inputs.lr.unbind(0)) if self.records else inputs.lr.tolist()
         self.engine.backward((losses * (1.0 / n)).sum())
         self.engine.step(0.0)
         stack.project(self.engine)
-        for s in states:
-            s.step += 1
         return losses.detach().double()
-
-    def _each(self, step: int) -> PerTrial:
-        parts, dtype = [self.states[k].trial for k in self.stacked], self.states[self.stacked[0]].trial.dtype
-
-        def column(values: Any, kind: torch.dtype) -> Tensor:
-            return torch.tensor(values, dtype=kind, device=self.device)
-
-        return PerTrial(
-            seed=self.seeds,
-            factor=column([t.objective.factor(step) for t in parts], dtype),
-            warm=column([t.objective.warm(step) for t in parts], dtype),
-        )
 
     # --- the stack --------------------------------------------------------------------------------------------------
 
@@ -127,9 +133,9 @@ class Fused:
             return
         self._dissolve()
         trials = [self.states[k].trial for k in keys]
-        self.stack, self.stacked = Stack(trials, [self.ones[k] for k in keys]), keys
+        self.stack, self.stacked, self.recorded = Stack(trials, [self.ones[k] for k in keys]), keys, {}
         learning = [self.stack.get_parameter(n.replace(".", "/")) for n in self.stack.learns]
-        self.optimizer = StackOptimizer(learning, [t.train for t in trials])
+        self.optimizer = eager(StackOptimizer)(learning, [t.train for t in trials])
         for slot, key in enumerate(keys):
             self._load_slot(slot, self.slots.pop(key, {}))
         seeds = [t.seed for t in trials]
