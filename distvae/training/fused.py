@@ -31,6 +31,15 @@ from distvae.vae import Measured, Vae
 LAYOUT = "replicated"  # of a checkpoint's optimizer state: that of a trial trained alone
 
 
+class CannotStackError(Exception):
+    """The trials cannot be trained as one model; nothing has been trained yet."""
+
+
+def _why(e: RuntimeError) -> str:
+    what = "not enough memory" if isinstance(e, torch.OutOfMemoryError) else f"{type(e).__name__}"
+    return f"{what}: {str(e).strip().splitlines()[0][:200]}"
+
+
 class Fused:
     """The trainer of a group that is stacked (`group.Trainer`)."""
 
@@ -59,6 +68,7 @@ class Fused:
             self.device.startswith("cuda") and setting.engine == "torch"
         )  # DeepSpeed's step waits for the host
         self.recorded: dict[int, Recorded] = {}  # by batch size
+        self.began = False
         self.stack: Stack | None = None
         self.stacked: tuple[str, ...] = ()
 
@@ -79,7 +89,13 @@ class Fused:
         assert self.stack is not None
         self.stack.train()
         while position < len(rows):
-            total += self.step_on(rows[position])
+            try:
+                total += self.step_on(rows[position])
+            except RuntimeError as e:
+                if self.began:
+                    raise
+                raise CannotStackError(_why(e)) from e
+            self.began = True
             position += 1
             if time.monotonic() >= until and position < len(rows):
                 break

@@ -183,7 +183,9 @@ class Lockstep:
             first = min(self.states[k].at for k in alive)
             keys = list(self.trainer.turn([k for k in alive if self.states[k].at == first]))
             began = time.monotonic()
-            whole = self.trainer.train(keys, until)
+            whole = self._train(keys, until)
+            if whole is None:
+                continue
             self._share(keys, began)
             if whole:
                 self._epoch_ended(keys, news)
@@ -195,6 +197,20 @@ class Lockstep:
         if time.monotonic() - self._saved_at >= self.setting.checkpoint_s:
             self.save()
         return news
+
+    def _train(self, keys: Sequence[str], until: float) -> bool | None:
+        """None: the stack cannot be, and its trials take turns from here."""
+        from distvae.training.fused import CannotStackError
+
+        try:
+            return self.trainer.train(keys, until)
+        except CannotStackError as e:
+            trials = [self.states[k].trial for k in self.states]
+            self.setting.note(f"{len(trials)} trials cannot be stacked ({e}): they are trained one after the other")
+            self.trainer.close()
+            self.trainer = Serial(trials, self.setting)
+            self.states = self.trainer.states
+            return None
 
     def _alive(self) -> list[str]:
         return [k for k, s in self.states.items() if s.status is None]
