@@ -150,8 +150,7 @@ class Fused:
         self._dissolve()
         trials = [self.states[k].trial for k in keys]
         self.stack, self.stacked, self.recorded = Stack(trials, [self.ones[k] for k in keys]), keys, {}
-        learning = [self.stack.get_parameter(n.replace(".", "/")) for n in self.stack.learns]
-        self.optimizer = eager(StackOptimizer)(learning, [t.train for t in trials])
+        self.optimizer = eager(StackOptimizer)(self.stack.learning, [t.train for t in trials])
         for slot, key in enumerate(keys):
             self._load_slot(slot, self.slots.pop(key, {}))
         seeds = [t.seed for t in trials]

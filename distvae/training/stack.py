@@ -89,6 +89,11 @@ class Stack(nn.Module):
         self.wide = wide
         self.constrained = _constrained(one)
 
+    @property
+    def learning(self) -> list[nn.Parameter]:
+        """The stacked parameters that learn, in the order of a trial's own."""
+        return [self.get_parameter(_flat(n)) for n in self.learns]
+
     def __len__(self) -> int:
         return len(self.trials)
 
