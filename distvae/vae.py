@@ -106,7 +106,7 @@ class Vae(nn.Module):
         return next(self.encoder.parameters()).dtype
 
     def forward(self, batch: Batch) -> Terms:
-        """Terms of one training step on this worker's shard. Under autocast the nets alone run in bfloat16."""
+        """Terms of one training step on this worker's shard. Under autocast the nets alone run in half precision."""
         q, p, x = self._infer(batch)
         distortion, z = self.estimator(
             q, p, lambda z: self.likelihood.nll(self._generate(z, batch.beta), x, batch), batch
@@ -146,7 +146,8 @@ class Vae(nn.Module):
         return self._net(self.decoder, z.reshape(-1, z.shape[-1]), beta).reshape(*lead, -1)
 
     def _net(self, net: nn.Module, x: Tensor, beta: Tensor | None) -> Tensor:
-        with torch.autocast(x.device.type, self.autocast) if self.autocast else contextlib.nullcontext():
+        half = self.autocast if self.training else None
+        with torch.autocast(x.device.type, half) if half else contextlib.nullcontext():
             y = net(x) if beta is None else net(x, beta.log())
         return y.to(self.dtype)
 
