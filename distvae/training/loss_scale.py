@@ -27,8 +27,9 @@ OPTIONS = {"initial_scale_power": 16, "loss_scale_window": 1000, "hysteresis": 2
 
 class LossScale:
     """The scale of one trial. `options` are DeepSpeed's `fp16` block: 2^`initial_scale_power` at first, twice as much
-    after `loss_scale_window` steps without overflow, half as much at the `hysteresis`-th overflow and at each that
-    follows until it grows again, at least `min_loss_scale`. `lost`: gradients overflow at the least scale."""
+    after each `loss_scale_window` steps without overflow (the first of them does not count), half as much at the
+    `hysteresis`-th overflow and at each that follows until it grows again, at least `min_loss_scale`. `lost`: gradients
+    overflow at the least scale."""
 
     def __init__(self, options: dict[str, Any], world: World):
         self.world, self.options = world, {**OPTIONS, **options}
@@ -65,10 +66,10 @@ class LossScale:
     def settle(self) -> None:
         """After each optimizer step, taken or not: DeepSpeed itself skips one whose gradients are not finite."""
         if self._stepped:
-            self.good += 1
-            if self.good % self.options["loss_scale_window"] == 0:
+            if self.good and self.good % self.options["loss_scale_window"] == 0:
                 self.value *= 2.0
                 self.patience = int(self.options["hysteresis"])
+            self.good += 1
         else:
             self.good = 0
             self.lost = self.value <= self.options["min_loss_scale"]
