@@ -198,10 +198,10 @@ class Runner:
             return
         state, tensors = found
         self.engine.load_state(tensors)
-        self.rows, self.epoch, self.position = state["rows"], state["epoch"], state["position"]
+        self.rows, self.epoch, self.position = state["rows"], state["epoch"], state.get("position", 0)
         self.step_count, self.wall_s = state["step"], state["wall_s"]
         if self.world.leads:
-            self.loss_sum += state["loss_sum"]
+            self.loss_sum += state.get("loss_sum", 0.0)
         if self.epoch >= self.trial.train.epochs:
             self.status = "finished"
 

@@ -40,9 +40,9 @@ class LossScale:
         self._stepped = False
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """What to run backward on. A rank's loss has a factor W for the average over ranks (`engine.py`): it is left
-        out, so that half sees the same magnitudes on any number of workers."""
-        return loss * (self.value / self.world.size)
+        """What to run backward on. Gradients of weights, sums over a shard of what is divided by its size, overflow first:
+        they are of one size on any number of workers, so one worker and two agree on when to skip, but for rounding."""
+        return loss * self.value
 
     def guard(self, optimizer: torch.optim.Optimizer, clip_norm: float | None, *, sharded: bool) -> None:
         """From now on `optimizer.step()` unscales and clips, or does nothing where a gradient is not finite.
@@ -52,13 +52,13 @@ class LossScale:
         def step(closure: None = None) -> None:
             grads = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
             square = float(sum(g.double().square().sum() for g in grads))
-            norm = math.sqrt(self.world.sum(square) if sharded else square) * self.world.size / self.value
+            norm = math.sqrt(self.world.sum(square) if sharded else square) / self.value
             self._stepped = math.isfinite(norm)
             if not self._stepped:
                 return
             shrink = 1.0 if clip_norm is None else min(1.0, clip_norm / (norm + 1e-6))
             for g in grads:
-                g.mul_(self.world.size / self.value).mul_(shrink)
+                g.mul_(1.0 / self.value).mul_(shrink)
             plain()
 
         optimizer.step = step  # type: ignore[method-assign]
