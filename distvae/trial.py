@@ -47,9 +47,10 @@ class Train(Part):
     clip_norm: Annotated[float | None, Hyper(above=0.0, doc="largest gradient norm; null = no clipping")] = None
     samples: Annotated[int, Hyper(low=1, high=4096, doc="latent samples z per x in a step")] = 1
     dtype: Annotated[
-        Literal["float32", "float64", "bfloat16"],
+        Literal["float32", "float64", "bfloat16", "float16"],
         Hyper(
-            doc="dtype of weights and activations; bfloat16: nets in bfloat16, weights, KL and evaluation in float32"
+            doc="dtype of weights and activations; bfloat16, float16: the nets' in training, and weights, KL and "
+            "evaluation in float32 (float16 with dynamic loss scaling)"
         ),
     ] = "float32"
 

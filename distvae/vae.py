@@ -110,7 +110,7 @@ class Vae(nn.Module):
         return next(self.encoder.parameters()).dtype
 
     def forward(self, batch: Batch) -> Terms:
-        """Terms of one training step on this worker's shard. Under autocast the nets alone run in bfloat16."""
+        """Terms of one training step on this worker's shard. Under autocast the nets alone run in half precision."""
         if self.lean and batch.samples == 1:
             return self._one_pass(batch)
         q, p, x = self._infer(batch)
@@ -175,7 +175,8 @@ class Vae(nn.Module):
         return self._net(self.decoder, z.reshape(-1, z.shape[-1]), beta).reshape(*lead, -1)
 
     def _net(self, net: nn.Module, x: Tensor, beta: Tensor | None) -> Tensor:
-        with torch.autocast(x.device.type, self.autocast) if self.autocast else contextlib.nullcontext():
+        half = self.autocast if self.training else None
+        with torch.autocast(x.device.type, half) if half else contextlib.nullcontext():
             y = net(x) if beta is None else net(x, beta.log())
         return y.to(self.dtype)
 

@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from distvae.sweeps.rank import Rank, log
 
-REPORT_S = 1.5  # a running trial reports about this often, in whole epochs
+REPORT_S = 1.5  # a running trial reports about this often, and stops where it is if it is told to
 HEAD_CPU = 0.1
 
 

@@ -104,9 +104,9 @@ class Rank:
 
         if self.job["keep"] == "all":
             self.runner.save()  # the last epoch, so that a longer run can extend it
+        if self.job["keep"] != "none":
+            self.runner.write_weights()
         if self.rank == 0:
-            if self.job["keep"] != "none":
-                self.runner.write_weights()
             new = [r for r in self.runner.rows if r["epoch"] > self.task["committed_epoch"]]
             table = rows.table(
                 self.trial,

@@ -285,12 +285,12 @@ def test_the_config_they_break_is_good():
         (
             "seeds: 2",
             "deepspeed: {fp16: {enabled: true}}",
-            "x.yaml:13:13: deepspeed.fp16: has one home, train.dtype: float32, float64 or bfloat16 (move it there)",
+            "x.yaml:13:20: deepspeed.fp16.enabled: has one home, train.dtype: float16 (move it there)",
         ),
         (
             "seeds: 2",
             "deepspeed: {zero_optimization: {stage: 4}}",
-            "x.yaml:13:40: deepspeed.zero_optimization.stage: 4 is not a whole number from 0 to 2",
+            "x.yaml:13:40: deepspeed.zero_optimization.stage: 4 is not a whole number from 0 to 3",
         ),
         (
             "seeds: 2",
