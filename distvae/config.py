@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from distvae import deepspeed_options
 from distvae.part import Part
-from distvae.rules import refusals
+from distvae.rules import refusals, unfit
 from distvae.study import Resources, Search, Study, Tracking
 from distvae.sweeps import space
 from distvae.sweeps.block import Space
@@ -166,8 +166,11 @@ class Loader:
         self.refuse()
         assert configurations is not None
         trials, duplicates, skipped = self.trials(configurations, draws, search, seeds)
+        study = Study(name, trials, duplicates, skipped, engine, deepspeed, **sections, resolved=self.resolved(name))
+        for path, why in unfit(study):
+            self.note(self.root.find(tuple(path.split(".")))[0].at, path, why)
         self.refuse()
-        return Study(name, trials, duplicates, skipped, engine, deepspeed, **sections, resolved=self.resolved(name))
+        return study
 
     def refuse(self) -> None:
         if self.problems:

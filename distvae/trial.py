@@ -110,6 +110,11 @@ class Trial(Part):
         alone = vae.posterior.gaussian and vae.prior.factorised and not vae.prior.labels and vae.conditioning is None
         return alone and isinstance(vae.gradient(), Pathwise) and self.objective.maskable
 
+    @cached_property
+    def skeleton(self) -> str:
+        """Trials of one skeleton have the same parts: they differ only in floats, seed and latent_dim."""
+        return _hash([_skeleton(replace(self, data=Digits()), frozenset({"seed", "latent_dim"})), as_data(self.data)])
+
     @property
     def dtype(self) -> torch.dtype:
         """Of weights, losses and evaluation."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,10 +81,10 @@ def scan(out: Path, *, mend: bool = True) -> tuple[dict[str, Ended], list[str]]:
     return ended, damaged
 
 
-def load(out: Path) -> pa.Table:
-    """Every sound committed row, merged over attempts, ordered by (trial_key, epoch, split, point). Reads only;
-    damaged files are left to `scan`."""
-    found = sorted(((_identity(f), t) for f, t in _files(out) if t is not None), key=lambda item: item[0])
+def load(out: Path, keys: Collection[str] | None = None) -> pa.Table:
+    """Every sound committed row (of the trials `keys`), merged over attempts, ordered by (trial_key, epoch, split,
+    point). Reads only; damaged files are left to `scan`."""
+    found = sorted(((_identity(f), t) for f, t in _files(out, keys) if t is not None), key=lambda item: item[0])
     seen: set[tuple[str, int, str, int]] = set()
     kept = []
     measured = {key for (key, _), t in found if t["n_examples"].to_pylist()[0]}
@@ -122,11 +122,18 @@ def _plain(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema(fields))
 
 
-def _files(out: Path) -> Iterator[tuple[Path, pa.Table | None]]:
+def end(out: Path, key: str, attempt: int) -> Ended | None:
+    """How an attempt ended, None if it has not."""
+    file = path(out, key, attempt)
+    table = _read(file) if file.exists() else None
+    return None if table is None else Ended(key, table["status"][0].as_py(), attempt, max(table["epoch"].to_pylist()))
+
+
+def _files(out: Path, keys: Collection[str] | None = None) -> Iterator[tuple[Path, pa.Table | None]]:
     """(file, its rows or None if it is damaged) of the ledger."""
     folder = out / POINTS
     for file in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not file.name.startswith("."):
+        if not file.name.startswith(".") and (keys is None or file.name.partition(".")[0] in keys):
             yield file, _read(file)
 
 
