@@ -22,7 +22,7 @@ from distvae.training.engine import eager, load_module_state, module_state
 from distvae.training.evaluate import Evaluator, Examples, joined
 from distvae.training.graphs import Inputs, Recorded
 from distvae.training.group import Setting, State
-from distvae.training.loop import make_engine
+from distvae.training.loop import HALF, make_engine
 from distvae.training.stack import OneTrial, PerTrial, Stack, padded
 from distvae.training.stack_optimizer import StackOptimizer
 from distvae.trial import Trial
@@ -53,7 +53,7 @@ class Fused:
         for t in trials:
             vae = Vae(t.vae, data.x_shape, seed=t.seed, dtype=t.dtype).to(self.device)
             vae.lean = vae.sampled and t.objective.lean
-            vae.autocast = torch.bfloat16 if t.train.dtype == "bfloat16" else None
+            vae.autocast = HALF.get(t.train.dtype)
             self.ones[t.key] = OneTrial(vae, t.objective.build().to(self.device, t.dtype))
             self._resume(t)
         first = trials[0]
