@@ -37,10 +37,10 @@ def define(
     grad: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """Registers the operator and returns what to call. That is the operator where something looks at it (torch.compile,
-    vmap, fake tensors, tracing); inside torch.func transforms an autograd.Function around it (torch.library's own
-    autograd does not go through `torch.func.grad`); and for plain eager tensors the implementation itself, which
-    saves most of the 0.2 ms that a Python operator's dispatch costs, forward and backward. Without `grad` its
-    derivative is an error: torch would warn and go on with a wrong one."""
+    fake tensors, tracing); inside torch.func transforms an autograd.Function around it (torch.library's own autograd
+    does not go through `torch.func.grad`); and for plain eager tensors, also those that a transform has unwrapped, the
+    implementation itself, which saves most of the 0.2 ms that a Python operator's dispatch costs, forward and backward.
+    Without `grad` its derivative is an error: torch would warn and go on with a wrong one."""
     differentiable = grad is not None
     name = f"distvae::{schema.partition('(')[0]}"
     grad = grad or _no_derivative(name)
@@ -49,20 +49,6 @@ def define(
     torch.library.register_fake(name, fake, lib=LIBRARY)
     torch.library.register_autograd(name, grad, setup_context=save, lib=LIBRARY)
     operator = getattr(torch.ops.distvae, name.partition("::")[2])
-    rule = _fold(operator, trials)
-    torch.library.register_vmap(name, rule, lib=LIBRARY)
-
-    class Transformed(torch.autograd.Function):
-        @staticmethod
-        def forward(*args: Any) -> Any:
-            return operator(*args)
-
-        setup_context = staticmethod(save)
-        backward = staticmethod(grad)
-
-        @staticmethod
-        def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-            return rule(info, in_dims, *args)
 
     class Eager(torch.autograd.Function):
         @staticmethod
@@ -73,13 +59,31 @@ def define(
 
         backward: Any = staticmethod(grad)
 
-    def call(*args: Any) -> Any:
+    def unwrapped(*args: Any) -> Any:
         if _eager(args[0]):
             if not _needs_gradient(args):
                 return forward(*args)
             if differentiable:
                 return Eager.apply(*args)
-        return Transformed.apply(*args) if torch._C._are_functorch_transforms_active() else operator(*args)
+        return operator(*args)
+
+    rule = _fold(unwrapped, trials)
+    torch.library.register_vmap(name, rule, lib=LIBRARY)
+
+    class Transformed(torch.autograd.Function):
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return unwrapped(*args)
+
+        setup_context = staticmethod(save)
+        backward = staticmethod(grad)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+            return rule(info, in_dims, *args)
+
+    def call(*args: Any) -> Any:
+        return Transformed.apply(*args) if torch._C._are_functorch_transforms_active() else unwrapped(*args)
 
     return call
 
