@@ -261,6 +261,8 @@ GOOD = [
     "vae: {posterior: {grid: [{type: gaussian}, {type: du, gamma: {grid: [0.5, {uniform: [1, 2]}]}}]}}",
     "vae: {prior: {type: {grid: [normal, binarized]}}, encoder: {type: mlp, hidden: [{grid: [8, 16]}, 4]}}",
     "train: {grid: [{lr: 0.1}, {clip_norm: {choice: [null, 1]}, lr_schedule: {type: linear, steps: 10}}]}",
+    "resources: {fuse: off}\nsearch: {scheduler: {type: halving, eta: 2.5}}",
+    "resources: {fuse: 64}\nsearch: {scheduler: null}",
 ]
 BAD = [
     "vea: {}",
@@ -279,6 +281,11 @@ BAD = [
     "name: ../x",
     "engine: jax",
     "deepspeed: {optimizer: {}}",
+    "resources: {fuse: 0}",
+    "resources: {fuse: 2.5}",
+    "resources: {fuse: on}",
+    "search: {scheduler: {type: halving, grace: 0}}",
+    "search: {scheduler: {type: halving, eta: {grid: [2, 3]}}}",
 ]
 
 
