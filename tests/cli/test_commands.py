@@ -116,8 +116,8 @@ def test_plan_says_which_trials_train_together_and_why_others_do_not(capsys):
 
 def test_halving_wants_a_valid_split(capsys, tmp_path):
     config = tmp_path / "h.yaml"
-    config.write_text("data: {type: npz, path: x.npz, valid: 0}\nsearch: {scheduler: {type: halving}}\n")
-    np.savez(tmp_path / "x.npz", x=np.zeros((20, 4, 4), np.uint8))
+    config.write_text("data: {type: npz, name: x, path: x.npz, valid: 0}\nsearch: {scheduler: {type: halving}}\n")
+    np.savez(tmp_path / "x.npz", images=np.full((20, 4, 4), 200, np.uint8))
     done = command(capsys, "plan", config, "--no-probe", "--set", f"data.path={tmp_path / 'x.npz'}")
     assert done.code == 2 and "halving ranks on the valid split, and the" in done.err.replace("\n", " ")
 
