@@ -71,6 +71,16 @@ def remaining(study: Study, ended: dict[str, Any]) -> list[tuple[Trial, dict[str
     return todo
 
 
+def group_task(group: GroupPlan, tasks: dict[str, Any]) -> dict[str, Any]:
+    """What a gang is handed: the tasks of a group's trials, by key, and how they are trained."""
+    return {
+        "id": group.trials[0].key,
+        "members": [tasks[t.key] for t in group.trials],
+        "stacked": group.stacked,
+        "ended": [t.key for t in group.ended],
+    }
+
+
 def sweep(study: Study, out: Path, *, address: str | None = None, display: bool = True) -> Outcome:
     """Run (or resume) `study` into `out`. Idempotent: what has ended is never run again.
 
@@ -152,7 +162,10 @@ class _Driver:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency or "auto")
         tuner = tune.Tuner(
             tune.with_resources(Gang, placement(r.workers, r.threads, r.gpus)),
-            param_space={"job": self._job(local), "task": tune.grid_search([self._task(g) for g in groups])},
+            param_space={
+                "job": self._job(local),
+                "task": tune.grid_search([group_task(g, self.tasks) for g in groups]),
+            },
             tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=concurrency),
             run_config=tune.RunConfig(
                 name="tune",
@@ -165,14 +178,6 @@ class _Driver:
             ),
         )
         tuner.fit()
-
-    def _task(self, group: GroupPlan) -> dict[str, Any]:
-        return {
-            "id": group.trials[0].key,
-            "members": [self.tasks[t.key] for t in group.trials],
-            "stacked": group.stacked,
-            "ended": [t.key for t in group.ended],
-        }
 
     def _job(self, local: bool) -> dict[str, Any]:
         engine, r, scheduler = self.study.engine, self.study.resources, self.study.search.scheduler

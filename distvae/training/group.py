@@ -59,7 +59,7 @@ class Ended:
 class Group(Protocol):
     """What trains a group."""
 
-    def advance(self, seconds: float) -> dict[str, Report]:
+    def advance(self, seconds: float = math.inf) -> dict[str, Report]:
         """Train for about `seconds`; what is new, by trial key."""
         ...
 
@@ -105,7 +105,7 @@ class Alone:
     def __init__(self, trial: Trial, setting: Setting):
         self.key, self.runner = trial.key, setting.runner(trial)
 
-    def advance(self, seconds: float) -> dict[str, Report]:
+    def advance(self, seconds: float = math.inf) -> dict[str, Report]:
         return {self.key: self.runner.advance(seconds)}
 
     def rows(self, key: str) -> list[dict[str, Any]]:
