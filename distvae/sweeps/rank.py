@@ -85,6 +85,7 @@ class Rank:
             deepspeed=self.job["deepspeed"],
             folder=self.out / "checkpoints",
             checkpoint_s=self.job["checkpoint_s"],
+            most=self.job["most"],
             note=self.notes.append,
             failed=None if self.alone else self._failed,
         )

@@ -22,7 +22,7 @@ from distvae.results import ledger, rows
 from distvae.results.provenance import git_sha
 from distvae.study import Study
 from distvae.sweeps import cluster
-from distvae.sweeps.groups import GroupPlan, partition
+from distvae.sweeps.groups import GroupPlan, most, partition
 from distvae.sweeps.lock import hold_out
 from distvae.sweeps.plan import write_plan
 from distvae.sweeps.progress import Display, Progress
@@ -193,6 +193,7 @@ class _Driver:
             "threads": r.threads,
             "gpus": r.gpus,
             "checkpoint_s": r.checkpoint_s,
+            "most": most(self.study),
             "keep": r.keep,
             "halving": as_data(scheduler) if scheduler is not None and scheduler.type == "halving" else None,
             "local": local,

@@ -29,6 +29,7 @@ class Setting:
     deepspeed: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None  # OUT/checkpoints; None keeps nothing
     checkpoint_s: float = 30.0
+    most: int = 64  # trials in a stack
     note: Callable[[str], None] = print  # what the user should know
     failed: Callable[[str, Exception], None] | None = None  # told of a member's exception, which else is raised
 
