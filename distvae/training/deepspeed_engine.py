@@ -82,6 +82,8 @@ class DeepSpeedEngine:
             "train_micro_batch_size_per_gpu": max(1, train.batch_size // (world.size * self.accumulate)),
             "gradient_clipping": 0.0 if clips else train.clip_norm or 0.0,
         }
+        if self.scale is not None and self.stage == 3:  # in pieces, a step could be half skipped
+            config["zero_optimization"] = {**block["zero_optimization"], "sub_group_size": 2**60}
         os.environ["LOCAL_RANK"] = os.environ.get("LOCAL_RANK", "0")  # it insists; devices are chosen by Ray
         self.module = module
         self.master = self.stage > 0  # weights have a float32 master copy elsewhere
