@@ -17,6 +17,7 @@ import torch
 
 from distvae.data import Data
 from distvae.data.digits import Digits
+from distvae.estimators import Pathwise
 from distvae.objectives import Elbo, Objective
 from distvae.part import Hyper, Part, knobs
 from distvae.schedules import Constant, LearningRate
@@ -97,9 +98,17 @@ class Trial(Part):
 
     @cached_property
     def fusion_group(self) -> str:
-        """Trials of one group differ only in float knobs, seed and latent_dim: they could train as one stacked
-        model."""
-        return _hash(_skeleton(self, top=True))
+        """Trials of one group differ only in seed, float knobs that are tensors in the mathematics, and (where it can be
+        masked) latent_dim: they can train as one stacked model."""
+        skip = {"seed", "latent_dim"} if self.maskable else {"seed"}
+        return _hash([_skeleton(replace(self, data=Digits()), frozenset(skip)), as_data(self.data)])
+
+    @property
+    def maskable(self) -> bool:
+        """Can it train as part of a wider model, its extra dimensions masked? Where every dimension stands for itself."""
+        vae = self.vae
+        alone = vae.posterior.gaussian and vae.prior.factorised and not vae.prior.labels and vae.conditioning is None
+        return alone and isinstance(vae.gradient(), Pathwise) and self.objective.maskable
 
     @property
     def dtype(self) -> torch.dtype:
@@ -165,12 +174,14 @@ def _is_default(f: Any, value: Any) -> bool:
     return f.default == value
 
 
-def _skeleton(part: Any, top: bool = False) -> Any:
+def _skeleton(part: Any, skip: frozenset[str]) -> Any:
+    """The part without the names in `skip`, every float that may differ between stacked trials as "float"."""
     if is_dataclass(part):
-        skip = {"seed"} if top else {"latent_dim"}
-        return {f.name: _skeleton(getattr(part, f.name)) for f in fields(part) if f.name not in skip}
+        static = {f.name for f, _, hyper in knobs(type(part)) if hyper.static}  # type: ignore[arg-type]
+        values = {f.name: getattr(part, f.name) for f in fields(part) if f.name not in skip}
+        return {name: as_data(v) if name in static else _skeleton(v, skip) for name, v in values.items()}
     if isinstance(part, tuple):
-        return [_skeleton(v) for v in part]
+        return [_skeleton(v, skip) for v in part]
     return "float" if isinstance(part, float) else part
 
 

@@ -4,7 +4,7 @@ and a vmap rule. Every operator has a trial axis K in front, so vmap over V of t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,11 +15,11 @@ LIBRARY = torch.library.Library("distvae", "DEF")
 
 @dataclass(frozen=True)
 class Trials:
-    """Positions of an operator's tensors: `per_trial` have the trial axis first, `both` may lack it (then all trials
-    share it); K is read off the argument `k_from`."""
+    """Positions of an operator's tensors: `per_trial` have the trial axis first, `both` may lack it (position: its number
+    of dimensions then; all trials share it); K is read off the argument `k_from`."""
 
     per_trial: tuple[int, ...]
-    both: tuple[int, ...] = ()
+    both: dict[int, int] = field(default_factory=dict)
     k_from: int = 0
 
 
@@ -74,8 +74,11 @@ def define(
         backward: Any = staticmethod(grad)
 
     def call(*args: Any) -> Any:
-        if _eager(args[0]) and (differentiable or not torch.is_grad_enabled()):
-            return Eager.apply(*args) if differentiable else forward(*args)
+        if _eager(args[0]):
+            if not _needs_gradient(args):
+                return forward(*args)
+            if differentiable:
+                return Eager.apply(*args)
         return Transformed.apply(*args) if torch._C._are_functorch_transforms_active() else operator(*args)
 
     return call
@@ -89,6 +92,14 @@ def _eager(x: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
     )
+
+
+def _needs_gradient(args: tuple[Any, ...]) -> bool:
+    if torch.is_grad_enabled():
+        for x in args:  # no generator: this runs in every call
+            if isinstance(x, Tensor) and x.requires_grad:
+                return True
+    return False
 
 
 def _no_derivative(name: str) -> Callable[..., Any]:
@@ -111,8 +122,8 @@ def _fold(operator: Any, trials: Trials) -> Callable[..., Any]:
             if x is None or (dim is None and position in trials.both):
                 continue
             x = x.movedim(dim, 0) if dim is not None else x[None].expand(v, *x.shape)
-            if position in trials.both and x.dim() == 2:  # [V, B]: one for all K trials of each
-                x = x[:, None].expand(v, k, x.shape[1])
+            if x.dim() == trials.both.get(position, -1) + 1:  # one for all K trials of each
+                x = x[:, None].expand(v, k, *x.shape[1:])
             folded[position] = x.reshape(v * k, *x.shape[2:])
         out = operator(*folded)
         parts = tuple(t.unflatten(0, (v, k)) for t in (out if isinstance(out, tuple) else (out,)))

@@ -58,13 +58,14 @@ def optimizer(train: Train, module: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a trial, over the parameters that learn."""
     params = [p for p in module.parameters() if p.requires_grad]
     if train.optimizer == "sgd":
-        return _eager(torch.optim.SGD)(params, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
+        sgd = eager(torch.optim.SGD)
+        return sgd(params, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay, fused=True)
     kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
-    return _eager(kind)(params, lr=train.lr, weight_decay=train.weight_decay)
+    return eager(kind)(params, lr=train.lr, weight_decay=train.weight_decay, fused=True)
 
 
 @cache
-def _eager(kind: type[torch.optim.Optimizer]) -> type[Any]:
+def eager(kind: type[torch.optim.Optimizer]) -> type[Any]:
     """`kind` without its marks for torch.compile. They import torch._dynamo, all of Inductor and sympy at the first use:
     2.3 s and 75 MB in every worker, and nothing here is compiled."""
     marked = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")

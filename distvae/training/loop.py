@@ -70,6 +70,7 @@ class Runner:
         data = load_data(trial.data)
         self.train = data.train
         self.vae = Vae(trial.vae, data.x_shape, seed=trial.seed, dtype=trial.dtype).to(self.world.device)
+        self.vae.lean = self.vae.sampled and trial.objective.lean
         self.vae.autocast = HALF.get(trial.train.dtype)
         self.objective = trial.objective.build().to(self.world.device, trial.dtype)
         self.engine = make_engine(engine, self.vae, trial.train, self.world, deepspeed or {})

@@ -46,15 +46,18 @@ DV_FN dv_f dv_exp2(dv_f x) {  // x <= 127; x is at least taken to be -126, so no
   return dv_scale(dv_exp2_fraction(x - (shifted - dv_k(12582912.0f))), shifted);
 }
 
-DV_FN dv_f dv_exp(dv_f x) {  // 3.3e-9 and rounding; below -87.3 the smallest normal number, above 88.7 infinity
-  const dv_f y = dv_at_most(dv_k(88.0f), dv_at_least(dv_k(-87.0f), x));
-  const dv_f shifted = dv_fma(y, dv_k(1.44269504f), dv_k(12582912.0f));
-  const dv_f n = shifted - dv_k(12582912.0f);
-  dv_f f = dv_fma(n, dv_k(-0.693145752f), y);
+DV_FN dv_f dv_exp_reduced(dv_f x, dv_f n) {  // e^(x - n ln 2) of |x - n ln 2| <= (ln 2) / 2: 3.3e-9 and rounding
+  dv_f f = dv_fma(n, dv_k(-0.693145752f), x);
   f = dv_fma(n, dv_k(-1.42860677e-6f), f);
   const dv_f ff = f * f, low = dv_fma(dv_k(0.166665152f), f, dv_k(0.49999994f));
   const dv_f high = dv_fma(dv_k(0.00138131448f), ff, dv_fma(dv_k(0.00836941879f), f, dv_k(0.041668456f)));
-  const dv_f p = dv_fma(dv_fma(high, ff, low), ff, f) + dv_k(1.0f);
+  return dv_fma(dv_fma(high, ff, low), ff, f) + dv_k(1.0f);
+}
+
+DV_FN dv_f dv_exp(dv_f x) {  // below -87.3 the smallest normal number, above 88.7 infinity
+  const dv_f y = dv_at_most(dv_k(88.0f), dv_at_least(dv_k(-87.0f), x));
+  const dv_f shifted = dv_fma(y, dv_k(1.44269504f), dv_k(12582912.0f));
+  const dv_f p = dv_exp_reduced(y, shifted - dv_k(12582912.0f));
   return x > dv_k(88.7f) ? dv_infinity() : dv_scale(p, shifted);
 }
 

@@ -1,0 +1,54 @@
+"""Successive halving inside a group: ASHA's rungs (Li et al. 2020), decided per configuration with all its seeds
+together, on the valid split.
+
+A rung is an epoch, `grace` * `eta`^k. When every member has been measured there, configurations are ranked by the mean
+of `metric` over their seeds and the best 1/eta go on; all seeds of a configuration share its fate. The members are those
+of the *plan*, ended ones too, so a resumed group decides as an uninterrupted one did."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from distvae.part import Hyper, Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halving(Part):
+    """Our own successive halving, inside groups: per configuration, all its seeds together."""
+
+    type: Literal["halving"] = "halving"
+    grace: Annotated[int, Hyper(low=1, high=10**6, doc="epochs of the first rung")] = 1
+    eta: Annotated[float, Hyper(above=1.0, high=100.0, doc="1 / eta of the configurations pass a rung")] = 3.0
+    metric: Annotated[
+        Literal["elbo_nats", "objective"],
+        Hyper(doc="what ranks, on the valid split: the bound (higher is better), or what training minimises (lower)"),
+    ] = "elbo_nats"
+
+    def rungs(self, epochs: int) -> list[int]:
+        """Epochs before the last at which it decides."""
+        found: list[int] = []
+        at = float(self.grace)
+        while round(at) < epochs:
+            if not found or round(at) > found[-1]:
+                found.append(round(at))
+            at *= self.eta
+        return found
+
+    def score(self, rows: Sequence[Mapping[str, Any]], epoch: int) -> float | None:
+        """What a trial scored at an epoch, higher is better, NaN if it has no value; None if it was not measured
+        there."""
+        found = [r.get(self.metric) for r in rows if r["epoch"] == epoch and r["split"] == "valid"]
+        if not found:
+            return None
+        sign = -1.0 if self.metric == "objective" else 1.0
+        return sum(math.nan if v is None else sign * v for v in found) / len(found)
+
+    def stops(self, scores: Mapping[str, Iterable[float]]) -> set[str]:
+        """The configurations that end at a rung, of the scores (higher is better; NaN: diverged) of the seeds of every
+        one that reached it. At least one goes on; ties go to the first."""
+        mean = {c: sum(s) / len(s) for c, v in scores.items() if (s := list(v))}
+        order = sorted(mean, key=lambda c: -mean[c] if math.isfinite(mean[c]) else math.inf)
+        return set(order[max(1, math.ceil(len(order) / self.eta)) :])
