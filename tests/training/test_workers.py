@@ -74,7 +74,7 @@ SLOW_HALVES = {
     "zero3 in small pieces": SLOW_STAGES["zero3 in small pieces"],
     "zero2 offloaded": zero(2, offload_optimizer=CPU),
 }
-WHOLE_BATCH = {"wae": 3, "tcvae": 2}  # at this ZeRO stage; all of them at all, slow
+WHOLE_BATCH = {"wae": 3, "tcvae": 2, "by label": 3}  # at this ZeRO stage; all of them at all, slow
 SLOW_BATCH = (*VARIANTS, "optimal sigma", "learned sigma", "batch capacity")
 
 
