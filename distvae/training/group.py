@@ -15,12 +15,8 @@ from typing import Any, Protocol
 import torch
 
 from distvae.training.halving import Halving
-<<<<<<< HEAD
-from distvae.training.loop import Pace, Report, Runner
-=======
 from distvae.training.loop import Report, Runner
 from distvae.training.pace import Pace
->>>>>>> m4-workers
 from distvae.training.world import World
 from distvae.trial import Trial
 
@@ -207,7 +203,6 @@ class Lockstep:
             self._share(keys, began)
             if whole:
                 self._epoch_ended(keys, news)
-<<<<<<< HEAD
                 self._halve()
             if time.monotonic() >= until:
                 break
@@ -217,14 +212,6 @@ class Lockstep:
                 report.epoch, report.status = s.epoch, s.status
                 self.told |= {key} if s.status else set()
         if time.monotonic() - self._saved_at >= self.setting.checkpoint_s:
-=======
-                self._halve(news)
-            if self.setting.world.broadcast(time.monotonic() - until) >= 0:
-                break
-        for key in self._alive():
-            news.setdefault(key, Report()).epoch = self.states[key].epoch
-        if self.setting.world.broadcast(time.monotonic() - self._saved_at) >= self.setting.checkpoint_s:
->>>>>>> m4-workers
             self.save()
         return news
 
@@ -338,7 +325,6 @@ class Serial:
 
     def train(self, keys: Sequence[str], until: float) -> bool:
         (key,) = keys
-<<<<<<< HEAD
         with self._by_itself(key):
             runner, state = self.runners[key], self.states[key]
             loss = runner.train_epoch(Pace(self.setting.world, until - time.monotonic()))
@@ -347,14 +333,6 @@ class Serial:
                 state.loss_sum = math.nan if runner.status == "diverged" else loss
             return loss is not None
         return False
-=======
-        runner, state = self.runners[key], self.states[key]
-        loss = runner.train_epoch(Pace(runner.world, until - time.monotonic()))
-        state.epoch, state.position, state.step = runner.epoch, runner.position, runner.step_count
-        if loss is not None:
-            state.loss_sum = loss
-        return loss is not None
->>>>>>> m4-workers
 
     def evaluate(self, keys: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         measured = {}
@@ -364,16 +342,10 @@ class Serial:
         return measured
 
     def save(self, key: str) -> None:
-<<<<<<< HEAD
         with self._by_itself(key):
             runner, state = self.runners[key], self.states[key]
-            runner.rows, runner.wall_s = state.rows, state.wall_s
+            runner.rows, runner.wall_s = list(state.rows), state.wall_s
             runner.save()
-=======
-        runner, state = self.runners[key], self.states[key]
-        runner.rows, runner.wall_s = list(state.rows), state.wall_s
-        runner.save()
->>>>>>> m4-workers
 
     def write_weights(self, key: str) -> None:
         self.runners[key].write_weights()
@@ -416,19 +388,6 @@ class Serial:
                 self._open(key)
 
 
-<<<<<<< HEAD
 def _of_the_process(e: Exception) -> bool:
     """After an error of the device, all that the process does on it raises."""
     return isinstance(e, getattr(torch, "AcceleratorError", ())) or "CUDA error" in str(e)
-=======
-def _state(trial: Trial, runner: Runner) -> State:
-    return State(
-        trial,
-        epoch=runner.epoch,
-        position=runner.position,
-        step=runner.step_count,
-        wall_s=runner.wall_s,
-        rows=list(runner.rows),
-        status=runner.status,
-    )
->>>>>>> m4-workers

@@ -173,11 +173,7 @@ def test_a_stack_that_is_interrupted_goes_on_alone_and_back(tmp_path):
     first.close()
     one = Runner(members[0], folder=tmp_path / members[0].key)
     assert one.step_count == first.states[members[0].key].step
-<<<<<<< HEAD
     one.train_epoch()
-=======
-    one.train_epoch()  # to the end of the epoch in which it was interrupted
->>>>>>> m4-workers
     one.evaluate()
     one.save()
     again = open_group(members, setting, stacked=True)
