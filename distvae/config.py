@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distvae.part import Part
-from distvae.rules import refusals
+from distvae.rules import refusals, unfit
 from distvae.study import Resources, Search, Study, Tracking
 from distvae.sweeps import space
 from distvae.sweeps.explain import explain, one_of, unknown_key
@@ -166,9 +166,12 @@ class _Loader:
             raise ConfigError(_by_place(self.problems))
         assert trial is not None
         trials, duplicates, skipped = self.trials(trial, search, seeds)
+        study = Study(name, trials, duplicates, skipped, engine, deepspeed, **sections, resolved=self.resolved(name))
+        for path, why in unfit(study):
+            self.note(self.root.find(tuple(path.split(".")))[0].at, path, why)
         if self.problems:
             raise ConfigError(_by_place(self.problems))
-        return Study(name, trials, duplicates, skipped, engine, deepspeed, **sections, resolved=self.resolved(name))
+        return study
 
     def resolved(self, name: str) -> str:
         data = {k: v for k, v in self.root.plain().items() if v is not None}

@@ -44,6 +44,7 @@ FAMILIES: dict[str, Any] = {
     "evaluate": trial.Evaluate,
     "resources": study.Resources,
     "search": study.Search,
+    "search.scheduler": study.Scheduler,
     "tracking": study.Tracking,
 }
 

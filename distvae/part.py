@@ -53,7 +53,7 @@ class Hyper:
                 schema["allow_inf_nan"] = False
         elif schema.get("type") in ("bool", "str"):
             schema["strict"] = True
-        for inner in ("schema", "items_schema"):
+        for inner in ("schema", "items_schema", "choices"):
             child = schema.get(inner)
             for node in child if isinstance(child, list) else [child]:
                 if isinstance(node, dict):

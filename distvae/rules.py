@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
+    from distvae.study import Study
     from distvae.trial import Trial
 
 Refusal = tuple[str, str]  # (dotted field, reason)
@@ -140,3 +141,21 @@ def _optimizer(trial: Trial) -> Iterator[Refusal]:
         )
     if t.optimizer == "sgd" and t.weight_decay and not t.momentum and t.lr * t.weight_decay >= 1:
         yield "train.weight_decay", "lr * weight_decay >= 1 makes every step overshoot zero: lower one of them"
+
+
+def unfit(study: Study) -> Iterator[Refusal]:
+    """(dotted field, reason) of each way in which the trials do not go with how they are to be run."""
+    scheduler = study.search.scheduler
+    if scheduler is None:
+        return
+    if scheduler.type == "halving" and study.resources.workers > 1:
+        why = (
+            f"halving trains the trials it compares in one process, and resources.workers is {study.resources.workers}"
+        )
+        yield "search.scheduler", f"{why} (write workers: 1)"
+    boundless = next((t for t in study.trials if not t.vae.bound), None)
+    if scheduler.metric == "elbo_nats" and boundless is not None:
+        vae = boundless.vae
+        part = "likelihood" if vae.posterior.density else "posterior"
+        why = f"ranks by the bound, and with {part}: {{type: {getattr(vae, part).type}}} there is none"
+        yield "search.scheduler.metric", f"{why} (write metric: objective, or leave scheduler out)"

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from distvae.part import Hyper, Part
+from distvae.training.halving import Halving
 from distvae.trial import Trial
 
 Engine = Literal["deepspeed", "torch"]
+Scheduler = Halving  # what ends trials before their last epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +31,15 @@ class Resources(Part):
         Literal["weights", "all", "none"],
         Hyper(doc="what stays of an ended trial's checkpoint: its weights, all, none"),
     ] = "weights"
+    fuse: Annotated[
+        Literal["auto", "off"] | int,
+        Hyper(low=1, high=4096, doc="trials trained as one stacked model: where it pays, never, or at most so many"),
+    ] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Part):
-    """How ranges that are drawn rather than crossed are sampled."""
+    """How ranges that are drawn rather than crossed are sampled, and which trials go on."""
 
     samples: Annotated[int, Hyper(low=1, high=100_000, doc="draws per grid cell")] = 1
     seed: Annotated[int, Hyper(low=0, high=2**63 - 1, doc="seed of the draws: the same plan on every re-run")] = 0
@@ -41,6 +47,9 @@ class Search(Part):
         Literal["error", "skip"],
         Hyper(doc="combinations of parts that make no sense: an error, or left out and counted"),
     ] = "error"
+    scheduler: Annotated[
+        Scheduler | None, Hyper(doc="what ends trials before their last epoch; default: nothing does")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

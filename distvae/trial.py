@@ -98,6 +98,11 @@ class Trial(Part):
     def fusion_group(self) -> str:
         """Trials of one group differ only in float knobs, seed and latent_dim: they could train as one stacked
         model."""
+        return self.skeleton
+
+    @cached_property
+    def skeleton(self) -> str:
+        """Trials of one skeleton have the same parts: they differ only in float knobs, seed and latent_dim."""
         return _hash(_skeleton(self, top=True))
 
     @property

@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from distvae.trial import KNOBS
 
-COUNTED = ("finished", "stopped")  # statuses that may be on a frontier
 LEVEL = 0.95
 Panel = tuple[str, str]  # (data, measure): what may be compared
 
@@ -87,10 +86,11 @@ def trial_status(table: pa.Table) -> dict[str, str]:
 
 
 def final_points(table: pa.Table, split: str = "test") -> list[Point]:
-    """The last row of every counted trial that has a valid bound."""
+    """The last row of every finished trial that has a valid bound. One that a scheduler stopped has valid bounds too,
+    but of a model that was not trained to the protocol's end."""
     status = trial_status(table)
     last: dict[tuple[str, int, str], dict[str, Any]] = {}
-    for row in _rows(table, lambda r: status[r["trial_key"]] in COUNTED and r["split"] in (split, "valid")):
+    for row in _rows(table, lambda r: status[r["trial_key"]] == "finished" and r["split"] in (split, "valid")):
         at = row["trial_key"], row["point"], row["split"]
         if at not in last or row["epoch"] >= last[at]["epoch"]:
             last[at] = row

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,10 +101,8 @@ def scan(out: Path, *, mend: bool = True) -> tuple[dict[str, Ended], list[str]]:
 def history(out: Path, key: str) -> History | None:
     """One trial's record, or None. A row belongs to the first attempt that committed it; damaged files are left to
     `scan`."""
-    found = []
-    for file in (out / POINTS).glob(f"{key}.*.parquet"):
-        if _NAME.fullmatch(file.name) and (table := _read(file)) is not None:
-            found.append((_identity(file)[1], table))
+    files = ((file, _read(file)) for file in (out / POINTS).glob(f"{key}.*.parquet"))
+    found = [(_identity(file)[1], table) for file, table in files if table is not None]
     merged: dict[tuple[int, str, int], dict[str, Any]] = {}
     status = None
     for _, table in sorted(found, key=lambda item: item[0]):
@@ -115,10 +113,10 @@ def history(out: Path, key: str) -> History | None:
     return None if status is None else History(status, list(merged.values()))
 
 
-def load(out: Path) -> pa.Table:
-    """Every sound committed row, merged over attempts, ordered by (trial_key, epoch, split, point). Reads only;
-    damaged files are left to `scan`."""
-    found = sorted(((_identity(f), t) for f, t in _files(out) if t is not None), key=lambda item: item[0])
+def load(out: Path, keys: Collection[str] | None = None) -> pa.Table:
+    """Every sound committed row (of the trials `keys`), merged over attempts, ordered by (trial_key, epoch, split,
+    point). Reads only; damaged files are left to `scan`."""
+    found = sorted(((_identity(f), t) for f, t in _files(out, keys) if t is not None), key=lambda item: item[0])
     seen: set[tuple[str, int, str, int]] = set()
     kept = []
     measured = {key for (key, _), t in found if t["n_examples"].to_pylist()[0]}
@@ -156,11 +154,18 @@ def _plain(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema(fields))
 
 
-def _files(out: Path) -> Iterator[tuple[Path, pa.Table | None]]:
+def end(out: Path, key: str, attempt: int) -> Ended | None:
+    """How an attempt ended, None if it has not."""
+    file = path(out, key, attempt)
+    table = _read(file) if file.exists() else None
+    return None if table is None else Ended(key, table["status"][0].as_py(), attempt, max(table["epoch"].to_pylist()))
+
+
+def _files(out: Path, keys: Collection[str] | None = None) -> Iterator[tuple[Path, pa.Table | None]]:
     """(file, its rows or None if it is damaged) of the ledger."""
     folder = out / POINTS
     for file in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not file.name.startswith("."):
+        if not file.name.startswith(".") and (keys is None or file.name.partition(".")[0] in keys):
             yield file, _read(file)
 
 

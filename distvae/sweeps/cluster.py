@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from distvae.study import Resources
 from distvae.sweeps.reaper import TOKEN_PATH
 
 
@@ -27,12 +28,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def slots(r: Resources, cpus: float, gpus: float) -> int:
+    """Groups that train at a time on so many cores and GPUs."""
+    fit = cpus // (r.workers * r.threads)
+    return r.concurrency or max(1, int(min(fit, gpus // (r.workers * r.gpus)) if r.gpus else fit))
+
+
 @dataclass(frozen=True)
 class Cluster:
     """What a sweep runs on: is it our own, and where may scratch files go."""
 
     local: bool
     scratch: Path
+    cpus: float
+    gpus: float
+
+    def slots(self, r: Resources) -> int:
+        return slots(r, self.cpus, self.gpus)
 
 
 @contextmanager
@@ -60,7 +72,8 @@ def connect(address: str | None) -> Iterator[Cluster]:
                 )
             else:
                 ray.init(address=address, **common)
-            yield Cluster(local, Path(temp) / "tune")
+            has = ray.cluster_resources()
+            yield Cluster(local, Path(temp) / "tune", has.get("CPU", 1.0), has.get("GPU", 0.0))
         finally:
             gc.collect()  # a reference to an object of Ray that is freed after its shutdown ends the process
             ray.shutdown()

@@ -15,7 +15,8 @@ from distvae.likelihoods import Gaussian
 from distvae.likelihoods.equivalence import equivalent_sigma
 from distvae.objectives import BetaInput, Elbo
 from distvae.study import Study
-from distvae.sweeps.cluster import cores
+from distvae.sweeps.cluster import cores, slots
+from distvae.sweeps.groups import GroupPlan, partition
 from distvae.sweeps.progress import duration
 from distvae.trial import Trial, flatten
 
@@ -34,8 +35,9 @@ def overview(study: Study, out: Path | None, *, probe: bool) -> dict[str, Any]:
 
         ended, _ = ledger.scan(out, mend=False)
     todo = [t for t, _ in remaining(study, ended)]
-    groups = Counter(t.fusion_group for t in study.trials)
-    concurrency = study.resources.concurrency or max(1, cores() // (study.resources.workers * study.resources.threads))
+    families = Counter(t.fusion_group for t in study.trials)
+    concurrency = _concurrency(study)
+    groups = partition(study, todo, concurrency)
     view: dict[str, Any] = {
         "name": study.name,
         "trials": len(study.trials),
@@ -45,15 +47,25 @@ def overview(study: Study, out: Path | None, *, probe: bool) -> dict[str, Any]:
         "seeds": sorted({t.seed for t in study.trials}),
         "left": len(todo),
         "axes": _axes(study),
-        "groups": [_group(g, n, study) for g, n in groups.most_common()],
+        "groups": [_group(g) for g in groups],
         "engine": study.engine,
         "concurrency": concurrency,
     }
     if sigmas := _equivalent_sigmas(study):
         view["equivalent_sigma"] = sigmas
     if probe and todo:
-        view["estimate"] = _estimate(todo, groups, concurrency)
+        view["estimate"] = _estimate(todo, families, concurrency)
     return view
+
+
+def _concurrency(study: Study) -> int:
+    """Groups that train at a time on this machine."""
+    r = study.resources
+    if not r.gpus:
+        return slots(r, cores(), 0)
+    import torch
+
+    return slots(r, cores(), torch.cuda.device_count())
 
 
 def _axes(study: Study) -> dict[str, list[Any]]:
@@ -79,11 +91,14 @@ def _equivalent_sigmas(study: Study) -> list[dict[str, float]]:
     ]
 
 
-def _group(group: str, n: int, study: Study) -> dict[str, Any]:
-    first = next(t for t in study.trials if t.fusion_group == group)
+def _group(g: GroupPlan) -> dict[str, Any]:
+    first = g.trials[0]
     return {
-        "group": group,
-        "trials": n,
+        "trials": len(g.trials),
+        "stacked": g.stacked,
+        "why_not_stacked": g.why,
+        "keys": [t.key for t in g.trials],
+        "fusion_group": first.fusion_group,
         "posterior": first.vae.posterior.type,
         "prior": first.vae.prior.type,
         "data": first.data.label,
@@ -161,8 +176,7 @@ def render(view: dict[str, Any], console: Console) -> None:
         if len(v["equivalent_sigma"]) > SHOWN:
             table.add_row(f"... {len(v['equivalent_sigma'])} in all, every one by --json")
         console.print(table)
-    n = len(v["groups"])
-    console.print(f"{n} group{'s' if n > 1 else ''} (trials of one are alike but for float knobs, seed and latent_dim)")
+    _render_groups(v["groups"], console)
     if v["left"] < v["trials"]:
         console.print(f"{v['trials'] - v['left']} ended already, {v['left']} left")
     if "estimate" in v:
@@ -170,3 +184,17 @@ def render(view: dict[str, Any], console: Console) -> None:
         console.print(
             f"about {duration(e['seconds'])} ({e['seconds_per_trial']:.2g} s a trial; {e['what']})", markup=False
         )
+
+
+def _render_groups(groups: list[dict[str, Any]], console: Console) -> None:
+    """A line for each kind of group: how many, how large, stacked or why not."""
+    kinds: dict[tuple[bool, str | None, bool], list[int]] = {}
+    for g in groups:
+        kinds.setdefault((g["stacked"], g["why_not_stacked"], g["trials"] > 1), []).append(g["trials"])
+    table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
+    for (stacked, why, several), sizes in kinds.items():
+        size = f"{min(sizes)} to {max(sizes)} trials" if min(sizes) < max(sizes) else f"{max(sizes)} trials"
+        size = size if several else "one trial"
+        how = "stacked, trained as one model" if stacked else f"not stacked: {why}"
+        table.add_row(f"{len(sizes)} group{'s' * (len(sizes) > 1)} of {size}", how)
+    console.print(table)

@@ -116,7 +116,7 @@ def explain(root: type[Part], error: Any, tree: Node, prefix: str = "") -> tuple
     elif kind in ("model_attributes_type", "dataclass_type"):
         what = f"{show(value)} is not a mapping{_as_part(value, s)}"
     elif kind == "literal_error":
-        what = one_of(value, [str(v) for v in _literals(s.hint)])
+        what = one_of(value, [*map(str, _literals(s.hint)), *_whole(s)])
         if isinstance(value, dict):
             what += _misspelt_range(value)
     elif kind.startswith("missing"):
@@ -148,6 +148,12 @@ def _literals(hint: Any) -> tuple[Any, ...]:
         return get_args(hint)
     inner = [v for a in get_args(hint) if hasattr(a, "__origin__") or get_args(a) for v in _literals(a)]
     return tuple(inner)
+
+
+def _whole(s: Spot) -> list[str]:
+    """The whole numbers that are allowed beside words."""
+    kind = get_args(s.hint)[0] if hasattr(s.hint, "__metadata__") else s.hint
+    return [f"a whole number in {s.hyper.range()}"] if s.hyper and int in get_args(kind) else []
 
 
 def _as_part(value: Any, s: Spot) -> str:

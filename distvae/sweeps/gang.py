@@ -1,8 +1,8 @@
-"""A trial on Ray: a class Trainable that owns a gang of rank actors in its own placement group, reused from trial to
-trial.
+"""A group of trials on Ray: a class Trainable that owns a gang of rank actors in its own placement group, reused from
+group to group.
 
 Bundle 0 holds the Trainable (0.1 CPU: it only waits), bundle i + 1 rank i. The processes are started and DeepSpeed is
-imported once; `reset_config` swaps the trial. Rank 0 writes the trial's checkpoints and commits its rows, so a trial
+imported once; `reset_config` swaps the group. Rank 0 writes each trial's checkpoints and commits its rows, so a trial
 is finished exactly when its file is in the ledger, whoever dies afterwards. Ray's own checkpoints are not used: on a
 retry, or under a new driver, a gang looks in `OUT/checkpoints/<key>` and goes on from there."""
 
@@ -33,8 +33,9 @@ def placement(workers: int, threads: int, gpus: float) -> tune.PlacementGroupFac
 
 
 class Gang(tune.Trainable):
-    """Trains the trials it is handed, one after the other. Its config: `job` (what all trials share, see `run.py`) and
-    `task` (one trial: key, config_json, attempt, committed_epoch)."""
+    """Trains the groups it is handed, one after the other. Its config: `job` (what all groups share, see `run.py`) and
+    `task` (one group: id, members (each key, config_json, attempt, committed_epoch), stacked, and the keys of the
+    members that ended earlier)."""
 
     def setup(self, config: dict[str, Any]) -> None:
         job = config["job"]
@@ -53,10 +54,12 @@ class Gang(tune.Trainable):
                 self.task = None
             report = self._all("advance", REPORT_S)[0]
         except Exception:
-            log(self.out, self.key, event="error", attempt=self.attempt, traceback=traceback.format_exc())
+            self._log(event="error", traceback=traceback.format_exc())
             raise
-        self.ended = report["status"] is not None
-        return {**report, "trial_key": self.key, "done": self.ended}
+        for key, told in report["trials"].items():
+            if told["status"] is not None:
+                self.left.pop(key, None)
+        return {**report, "done": not self.left}
 
     def cleanup(self) -> None:
         self._leave()
@@ -86,19 +89,23 @@ class Gang(tune.Trainable):
         return ranks
 
     def _begin(self, config: dict[str, Any]) -> None:
-        """Hand the trial to the ranks at the first step: Tune retries what raises there, and not what raises before."""
+        """Hand the group to the ranks at the first step: Tune retries what raises there, and not what raises before."""
         self.task: dict[str, Any] | None = config["task"]
-        self.key, self.attempt = config["task"]["key"], config["task"]["attempt"]
-        self.out, self.ended = Path(config["job"]["out"]), False
-        log(self.out, self.key, event="start", attempt=self.attempt, pid=os.getpid())
+        self.left = {m["key"]: m["attempt"] for m in config["task"]["members"]}  # that have not ended
+        self.out = Path(config["job"]["out"])
+        self._log(event="start", group=config["task"]["id"], pid=os.getpid())
+
+    def _log(self, **event: Any) -> None:
+        for key, attempt in self.left.items():
+            log(self.out, key, attempt=attempt, **event)
 
     def _leave(self) -> None:
-        """Let go of the trial; if it has not ended, save it first."""
-        if not self.ended and self.task is None:
+        """Let go of the group; save first those of its trials that have not ended."""
+        if self.left and self.task is None:
             try:
                 self._all("save")
             except Exception:
-                log(self.out, self.key, event="not saved", traceback=traceback.format_exc())
+                self._log(event="not saved", traceback=traceback.format_exc())
 
     def _all(self, method: str, *args: Any) -> list[Any]:
         return ray.get([getattr(r, method).remote(*args) for r in self.ranks])

@@ -22,11 +22,12 @@ class Progress:
 
     total: int
     skipped: int = 0  # ended in an earlier run
-    concurrency: int = 1
     epochs: int = 1  # epochs of all trials still to run, for the ETA
     done: int = 0
     diverged: int = 0
+    stopped: int = 0  # by the sweep's scheduler
     failed: int = 0
+    foreseen: bool = False  # are the epochs that stopped trials do not train left out of `epochs`?
     running: dict[str, tuple[int, int]] = field(default_factory=dict)  # key -> (epoch, epochs)
     best: dict[str, tuple[float, str]] = field(default_factory=dict)  # measure -> (valid elbo, what)
     began: float = field(default_factory=time.monotonic)
@@ -35,7 +36,7 @@ class Progress:
 
     @property
     def ended(self) -> int:
-        return self.skipped + self.done + self.diverged + self.failed
+        return self.skipped + self.done + self.diverged + self.stopped + self.failed
 
     def report(self, key: str, epoch: int, epochs: int, rows: list[dict[str, Any]], label: str) -> None:
         before = self.running.get(key, (0, epochs))[0]
@@ -51,8 +52,9 @@ class Progress:
 
     def end(self, key: str, status: str) -> None:
         epoch, epochs = self.running.pop(key, (0, 0))
-        self.epochs -= epochs - epoch  # of one that diverged or failed, they will not be trained
-        name = {"diverged": "diverged", "failed": "failed"}.get(status, "done")
+        if not (status == "stopped" and self.foreseen):
+            self.epochs -= epochs - epoch  # of one that ended early, they will not be trained
+        name = "done" if status == "finished" else status
         setattr(self, name, getattr(self, name) + 1)
 
     def eta_s(self) -> float | None:
@@ -69,6 +71,7 @@ class Progress:
         parts += ["starting Ray and the first workers"] if self.first_at is None and not self.running else []
         parts += [f"{self.skipped} from an earlier run"] if self.skipped else []
         parts += [f"{self.diverged} diverged"] if self.diverged else []
+        parts += [f"{self.stopped} stopped"] if self.stopped else []
         parts += [f"{self.failed} failed"]
         eta = self.eta_s()
         parts += [

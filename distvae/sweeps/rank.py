@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ import ray
 
 @ray.remote
 class Rank:
-    """One rank of a gang: a process that runs its half of trial after trial. It never speaks to MLflow."""
+    """One rank of a gang: a process that runs its half of group after group. It never speaks to MLflow."""
 
     def __init__(self, rank: int, size: int, job: dict[str, Any]):
         self.rank, self.size, self.job = rank, size, job
         if os.path.isdir(job["cwd"]):  # a relative data.root means the same here as where the sweep was started
             os.chdir(job["cwd"])
+        self.out = Path(job["out"])
         self.store: Any = None
-        self.runner: Any = None
+        self.group: Any = None
 
     def open_store(self) -> tuple[str, int] | None:
         """Rank 0 opens the gang's meeting place on a port the system picks. A gang of one needs none."""
@@ -49,87 +51,144 @@ class Rank:
             self.store = TCPStore(*address, self.size, is_master=False)
         device = "cuda" if self.job["gpus"] else "cpu"
         self.world = meet(self.rank, self.size, device=device, store=self.store)
-        self.engine, self.note = self.job["engine"], None
+        self.engine, self.notes = self.job["engine"], list[str]()
         if self.engine == "deepspeed":
             try:
                 from distvae.training.deepspeed_engine import import_deepspeed
 
                 import_deepspeed()
             except Exception as e:
-                self.engine, self.note = "torch", f"DeepSpeed cannot be imported ({e}): trained by engine: torch"
+                self.engine = "torch"
+                self.notes.append(f"DeepSpeed cannot be imported ({e}): trained by engine: torch")
 
     def begin(self, task: dict[str, Any]) -> None:
-        """Take up a trial, from its checkpoint if there is one."""
+        """Take up a group, each trial from its checkpoint if there is one."""
         from distvae.results import ledger
         from distvae.sweeps.plan import trial_from_json
-        from distvae.training.loop import Runner
+        from distvae.training.group import Setting, open_group
+        from distvae.training.halving import Halving
 
         self._drop()
-        self.task, self.trial = task, trial_from_json(task["config_json"])
-        self.folder = Path(self.job["out"]) / "checkpoints" / task["key"]
-        self.committed = ledger.path(Path(self.job["out"]), task["key"], task["attempt"])
-        if self.committed.exists():  # it ended, and whoever was to hear of it died
+        self.members = {m["key"]: m for m in task["members"]}
+        self.trials = {key: trial_from_json(m["config_json"]) for key, m in self.members.items()}
+        ends = {key: ledger.end(self.out, key, m["attempt"]) for key, m in self.members.items()}
+        self.ended = {key: end for key, end in ends.items() if end}  # whoever was to hear of it died
+        self.due: dict[str, tuple[str, int]] = {}  # status and epoch of what has ended and is not committed
+        self.raised: dict[str, int] = {}  # exceptions of a member by itself
+        self.alone = len(self.members) == 1
+        left = [t for key, t in self.trials.items() if key not in self.ended]
+        if not left:
             return
-        self.runner = Runner(
-            self.trial,
+        setting = Setting(
             world=self.world,
             engine=self.engine,
             deepspeed=self.job["deepspeed"],
-            folder=self.folder,
+            folder=self.out / "checkpoints",
             checkpoint_s=self.job["checkpoint_s"],
+            note=self.notes.append,
+            failed=None if self.alone else self._failed,
         )
-        self.fresh = list(self.runner.rows)  # rows of an earlier driver, told again
+        halving = Halving(**self.job["halving"]) if self.job["halving"] else None
+        before = _ended(self.out, [*task["ended"], *self.ended]) if halving else []
+        stacked = task["stacked"] and len(left) > 1
+        self.group = open_group(left, setting, stacked=stacked, halving=halving, ended=before)
+        self.fresh = {t.key: list(self.group.rows(t.key)) for t in left}  # rows of an earlier driver, told again
 
     def advance(self, seconds: float) -> dict[str, Any]:
-        """Train for about `seconds`; on the trial's end commit its rows. Rank 0's answer counts."""
-        if self.runner is None:
-            return self._already()
-        report = self.runner.advance(seconds)
-        rows, self.fresh = self.fresh + report.rows, []
-        if report.status is not None:
-            self._end(report.status)
-        if self.rank:
-            return {}
-        return {"rows": rows, "epoch": report.epoch, "status": report.status, "note": self.note}
+        """Train for about `seconds`; commit the rows of each trial that ends. Rank 0's answer counts."""
+        raised = dict(self.raised)
+        told = {key: _told([], e.epoch, e.status) for key, e in self.ended.items()}
+        self.ended = {}
+        for key, report in self.group.advance(seconds).items() if self.group is not None else ():
+            told[key] = _told(self.fresh.pop(key, []) + report.rows, report.epoch, None)
+            if report.status is not None:
+                self.due[key] = report.status, report.epoch
+        for key, (status, epoch) in list(self.due.items()):
+            told.setdefault(key, _told([], epoch, None))["status"] = self._end(key, status, epoch)
+        for key in self.raised:
+            if self.raised[key] > raised.get(key, 0) and key in told:
+                told[key]["raised"] = True
+        notes, self.notes = self.notes, []
+        return {} if self.rank else {"trials": told, "notes": notes}
 
-    def _already(self) -> dict[str, Any]:
-        import pyarrow.parquet as pq
+    def save(self) -> None:
+        if self.group is not None:
+            self.group.save()
 
-        row = pq.read_table(self.committed, columns=["status", "epoch"]).to_pylist()[-1]
-        return {"rows": [], "epoch": row["epoch"], "status": row["status"], "note": None}
+    def _end(self, key: str, status: str, epoch: int) -> str | None:
+        """Commit a member's end. What that raises is the member's own: one more go, then it has failed."""
+        try:
+            if status != "failed":
+                self._keep(key)
+            self._commit(key, status, epoch)
+        except Exception as e:
+            if self.alone:
+                raise
+            self._failed(key, e)
+            if status == "failed":
+                raise
+            return self._end(key, "failed", epoch) if self.raised[key] > 1 else None
+        del self.due[key]
+        self.group.drop(key)
+        return status
 
-    def _end(self, status: str) -> None:
+    def _keep(self, key: str) -> None:
+        if self.job["keep"] == "all":
+            self.group.save(key)  # the last epoch, so that a longer run can extend it
+        if self.rank == 0 and self.job["keep"] != "none":
+            self.group.write_weights(key)
+
+    def _commit(self, key: str, status: str, epoch: int) -> None:
         from distvae.results import ledger, rows
         from distvae.training import checkpoint
 
-        if self.job["keep"] == "all":
-            self.runner.save()  # the last epoch, so that a longer run can extend it
-        if self.rank == 0:
-            if self.job["keep"] != "none":
-                self.runner.write_weights()
-            new = [r for r in self.runner.rows if r["epoch"] > self.task["committed_epoch"]]
-            table = rows.table(
-                self.trial,
-                new,
-                sweep=self.job["sweep"],
-                status=status,
-                attempt=self.task["attempt"],
-                device=self.world.device,
-                git_sha=self.job["git_sha"],
-            )
-            ledger.commit(Path(self.job["out"]), table)
-            log(Path(self.job["out"]), self.task["key"], event="end", status=status, epoch=self.runner.epoch)
-            checkpoint.prune(self.folder, self.job["keep"])
-        self._drop()
+        if self.rank:
+            return
+        member = self.members[key]
+        measured = [] if status == "failed" else self.group.rows(key)
+        table = rows.table(
+            self.trials[key],
+            [r for r in measured if r["epoch"] > member["committed_epoch"]],
+            sweep=self.job["sweep"],
+            status=status,
+            attempt=member["attempt"],
+            device=self.world.device,
+            git_sha=self.job["git_sha"],
+        )
+        ledger.commit(self.out, table)
+        log(self.out, key, event="end", status=status, epoch=epoch)
+        if status != "failed":
+            checkpoint.prune(self.out / "checkpoints" / key, self.job["keep"])
 
-    def save(self) -> None:
-        if self.runner is not None:
-            self.runner.save()
+    def _failed(self, key: str, e: Exception) -> None:
+        self.raised[key] = self.raised.get(key, 0) + 1
+        text = "".join(traceback.format_exception(e))
+        log(self.out, key, event="error", attempt=self.members[key]["attempt"], traceback=text)
 
     def _drop(self) -> None:
-        if self.runner is not None:
-            self.runner.close()
-        self.runner = None
+        if self.group is not None:
+            self.group.close()
+        self.group = None
+
+
+def _told(rows: list[dict[str, Any]], epoch: int, status: str | None) -> dict[str, Any]:
+    return {"rows": rows, "epoch": epoch, "status": status, "raised": False}
+
+
+def _ended(out: Path, keys: list[str]) -> list[Any]:
+    """What halving knows of the group's trials that ended earlier."""
+    from distvae.results import ledger
+    from distvae.results.curves import trial_status
+    from distvae.training.group import Ended
+
+    table = ledger.load(out, set(keys)) if keys else None
+    if table is None:
+        return []
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in table.select(["trial_key", "config_key", "epoch", "split", "elbo_nats", "objective"]).to_pylist():
+        found.setdefault(row["trial_key"], []).append(row)
+    status = trial_status(table)
+    return [Ended(rows[0]["config_key"], status[key], rows) for key, rows in found.items()]
 
 
 def log(out: Path, key: str, **event: Any) -> None:

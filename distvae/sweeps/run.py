@@ -1,8 +1,8 @@
 """The driver of a sweep: plan, skip what has ended, train the rest on Ray Tune, export.
 
 The ledger decides what is left to do, never Tune: a trial with a committed end is not planned again, a failed one
-always is. Tune schedules, places and retries; its own state is thrown away. The first Ctrl-C (or SIGTERM) drains:
-running trials save and stop. A second one stops hard."""
+always is. Tune schedules, places and retries groups of trials (`groups.py`); its own state is thrown away. The first
+Ctrl-C (or SIGTERM) drains: running trials save and stop. A second one stops hard."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from distvae.results import ledger, rows
 from distvae.results.provenance import git_sha
 from distvae.study import Study
 from distvae.sweeps import cluster
+from distvae.sweeps.groups import GroupPlan, partition
 from distvae.sweeps.lock import hold_out
 from distvae.sweeps.plan import write_plan
 from distvae.sweeps.progress import Display, Progress
-from distvae.trial import Trial
+from distvae.trial import Trial, as_data
 
-RETRIES = 1  # a trial that raises, or whose worker dies, gets one more go
+RETRIES = 1  # a group that raises, or whose worker dies, gets one more go
 
 
 @dataclass
@@ -36,7 +37,9 @@ class Outcome:
 
     out: Path
     planned: int
-    status: dict[str, str] = field(default_factory=dict)  # trial key -> finished | diverged | failed, of planned trials
+    status: dict[str, str] = field(
+        default_factory=dict
+    )  # trial key -> finished | stopped | diverged | failed, of the plan
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -107,6 +110,7 @@ class _Driver:
         self.progress, self.say, self.address = progress, say, address
         self.trials = {t.key: t for t, _ in todo}
         self.tasks = {task["key"]: task for _, task in todo}
+        self.ended: set[str] = set()  # trials whose end we heard of
         self.draining = threading.Event()
         self.tracker = self._tracker()
 
@@ -141,11 +145,14 @@ class _Driver:
                 f"has {cluster.cores()}: lower them, or give --address of a larger Ray cluster"
             )
         concurrency = r.concurrency or (max(1, cluster.cores() // per_trial) if local else None)
-        self.progress.concurrency = concurrency or 1
+        groups = partition(self.study, list(self.trials.values()), ray.slots(r))
+        scheduler = self.study.search.scheduler
+        self.progress.foreseen = scheduler is not None and scheduler.type == "halving"
+        self.progress.epochs = sum(g.epochs(self.study) for g in groups)
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency or "auto")
         tuner = tune.Tuner(
             tune.with_resources(Gang, placement(r.workers, r.threads, r.gpus)),
-            param_space={"job": self._job(local), "task": tune.grid_search(list(self.tasks.values()))},
+            param_space={"job": self._job(local), "task": tune.grid_search([self._task(g) for g in groups])},
             tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=concurrency),
             run_config=tune.RunConfig(
                 name="tune",
@@ -159,8 +166,16 @@ class _Driver:
         )
         tuner.fit()
 
+    def _task(self, group: GroupPlan) -> dict[str, Any]:
+        return {
+            "id": group.trials[0].key,
+            "members": [self.tasks[t.key] for t in group.trials],
+            "stacked": group.stacked,
+            "ended": [t.key for t in group.ended],
+        }
+
     def _job(self, local: bool) -> dict[str, Any]:
-        engine, r = self.study.engine, self.study.resources
+        engine, r, scheduler = self.study.engine, self.study.resources, self.study.search.scheduler
         if engine == "deepspeed" and local and importlib.util.find_spec("deepspeed") is None:
             engine = "torch"
             self.say("DeepSpeed is not installed here: trials are trained by engine: torch, with equal rows")
@@ -174,6 +189,7 @@ class _Driver:
             "gpus": r.gpus,
             "checkpoint_s": r.checkpoint_s,
             "keep": r.keep,
+            "halving": as_data(scheduler) if scheduler is not None and scheduler.type == "halving" else None,
             "local": local,
             "cwd": os.getcwd(),
             "git_sha": git_sha(),
@@ -181,39 +197,63 @@ class _Driver:
 
     # --- what Tune tells us -----------------------------------------------------------------------------------------
 
-    def started(self, key: str) -> None:
-        trial = self.trials[key]
-        self.progress.running.setdefault(key, (0, trial.train.epochs))
-        self.tracker.start(trial)
+    def started(self, task: dict[str, Any]) -> None:
+        for key in self._left(task):
+            self.progress.running.setdefault(key, (0, self.trials[key].train.epochs))
+            self.tracker.start(self.trials[key])
 
     def reported(self, result: dict[str, Any]) -> None:
-        key = result["trial_key"]
-        trial = self.trials[key]
-        if result.get("note") and result["note"] not in self.outcome.notes:
-            self.outcome.notes.append(result["note"])
-            self.say(result["note"])
-        self.progress.report(key, result["epoch"], trial.train.epochs, result["rows"], trial.label)
-        self.tracker.rows(key, result["rows"])
-        if result["status"] is not None:
-            self.progress.end(key, result["status"])
-            self.tracker.end(key, result["status"])
+        for note in result["notes"]:
+            if note not in self.outcome.notes:
+                self.outcome.notes.append(note)
+                self.say(note)
+        for key, told in result["trials"].items():
+            trial = self.trials[key]
+            if key in self.ended:  # its process died before it could say that it had
+                continue
+            self.progress.report(key, told["epoch"], trial.train.epochs, told["rows"], trial.label)
+            self.tracker.rows(key, told["rows"])
+            if told["raised"] and told["status"] != "failed":
+                self._again(key)
+            if told["status"] is not None:
+                self._end(key, told["status"])
 
-    def retried(self, key: str) -> None:
-        self.say(f"trial {key} ({self.trials[key].label}) is tried again: see {self.out / 'logs' / key}.jsonl")
+    def retried(self, task: dict[str, Any]) -> None:
+        left = self._left(task)
+        if len(left) == 1:
+            self._again(left[0])
+        elif left:
+            one_by_one = f"the {len(left)} trials of the group of {left[0]} are tried again, one by one"
+            self.say(f"{one_by_one}: see {self.out / 'logs' / left[0]}.jsonl")
 
-    def failed(self, task: dict[str, Any], tune_trial: Any) -> None:
-        """Tune gave the trial up after its retry: its end is committed here, for its process may be dead."""
+    def failed(self, task: dict[str, Any]) -> None:
+        """Tune gave the group up after its retry: the ends that are not committed are committed here, for its process
+        may be dead."""
         from distvae.sweeps.rank import log
 
-        key, trial = task["key"], self.trials[task["key"]]
-        log(self.out, key, event="failed", attempt=task["attempt"], error=str(getattr(tune_trial, "error_file", "")))
-        table = rows.table(
-            trial, [], sweep=self.study.name, status="failed", attempt=task["attempt"], device="", git_sha=git_sha()
-        )
-        ledger.commit(self.out, table)
-        self.progress.end(key, "failed")
-        self.tracker.end(key, "failed")
-        self.say(f"trial {key} ({trial.label}) failed twice: see {self.out / 'logs' / key}.jsonl; the sweep goes on")
+        for key in self._left(task):
+            trial, attempt = self.trials[key], self.tasks[key]["attempt"]
+            committed = ledger.end(self.out, key, attempt)
+            if committed is None:
+                log(self.out, key, event="failed", attempt=attempt)
+                sweep, sha = self.study.name, git_sha()
+                table = rows.table(trial, [], sweep=sweep, status="failed", attempt=attempt, device="", git_sha=sha)
+                ledger.commit(self.out, table)
+            self._end(key, committed.status if committed else "failed")
+
+    def _left(self, task: dict[str, Any]) -> list[str]:
+        return [m["key"] for m in task["members"] if m["key"] not in self.ended]
+
+    def _again(self, key: str) -> None:
+        self.say(f"trial {key} ({self.trials[key].label}) is tried again: see {self.out / 'logs' / key}.jsonl")
+
+    def _end(self, key: str, status: str) -> None:
+        self.ended.add(key)
+        self.progress.end(key, status)
+        self.tracker.end(key, status)
+        if status == "failed":
+            label, log = self.trials[key].label, self.out / "logs" / f"{key}.jsonl"
+            self.say(f"trial {key} ({label}) failed twice: see {log}; the sweep goes on")
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

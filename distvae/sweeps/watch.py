@@ -19,16 +19,17 @@ class Watch(tune.Callback):
         return {}
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self.driver.started(trial.config["task"]["key"])
+        self.driver.started(trial.config["task"])
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         self.driver.reported(result)
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self.driver.retried(trial.config["task"]["key"])
+        trial.config["task"]["stacked"] = False  # what one of a stack raises would end them all
+        self.driver.retried(trial.config["task"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self.driver.failed(trial.config["task"], trial)
+        self.driver.failed(trial.config["task"])
 
 
 class Drain(tune.Stopper):

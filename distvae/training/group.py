@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from distvae.training.halving import Halving
 from distvae.training.loop import Report, Runner
@@ -27,6 +30,7 @@ class Setting:
     folder: Path | None = None  # OUT/checkpoints; None keeps nothing
     checkpoint_s: float = 30.0
     note: Callable[[str], None] = print  # what the user should know
+    failed: Callable[[str, Exception], None] | None = None  # told of a member's exception, which else is raised
 
     def runner(self, trial: Trial) -> Runner:
         return Runner(
@@ -69,6 +73,10 @@ class Group(Protocol):
 
     def write_weights(self, key: str) -> None: ...
 
+    def drop(self, key: str) -> None:
+        """Forget a member that has ended."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -92,7 +100,7 @@ def open_group(
 
 
 class Alone:
-    """A trial by itself, on any number of workers."""
+    """A trial by itself, on any number of workers. What it raises is raised."""
 
     def __init__(self, trial: Trial, setting: Setting):
         self.key, self.runner = trial.key, setting.runner(trial)
@@ -108,6 +116,9 @@ class Alone:
 
     def write_weights(self, key: str) -> None:
         self.runner.write_weights()
+
+    def drop(self, key: str) -> None:
+        pass
 
     def close(self) -> None:
         self.runner.close()
@@ -173,12 +184,13 @@ class Lockstep:
         self.states = trainer.states
         self.rungs = halving.rungs(trials[0].train.epochs) if halving else []
         self.decided: set[int] = set()
+        self.told: set[str] = set()  # members whose end was reported
         self._saved_at = time.monotonic()
 
     def advance(self, seconds: float = math.inf) -> dict[str, Report]:
         news: dict[str, Report] = {}
         until = time.monotonic() + seconds
-        self._halve(news)
+        self._halve()
         while alive := self._alive():
             first = min(self.states[k].at for k in alive)
             keys = list(self.trainer.turn([k for k in alive if self.states[k].at == first]))
@@ -187,11 +199,14 @@ class Lockstep:
             self._share(keys, began)
             if whole:
                 self._epoch_ended(keys, news)
-                self._halve(news)
+                self._halve()
             if time.monotonic() >= until:
                 break
-        for key in self._alive():
-            news.setdefault(key, Report()).epoch = self.states[key].epoch
+        for key, s in self.states.items():
+            if key not in self.told:
+                report = news.setdefault(key, Report())
+                report.epoch, report.status = s.epoch, s.status
+                self.told |= {key} if s.status else set()
         if time.monotonic() - self._saved_at >= self.setting.checkpoint_s:
             self.save()
         return news
@@ -209,9 +224,9 @@ class Lockstep:
             s = self.states[key]
             loss = s.loss_sum
             report = news.setdefault(key, Report())
-            report.epoch, report.loss, s.loss_sum = s.epoch, loss, 0.0
+            report.loss, s.loss_sum = loss, 0.0
             if not math.isfinite(loss):
-                self._end(key, "diverged", report)
+                s.status = "diverged"
             elif s.epoch >= s.trial.train.epochs or s.epoch % s.trial.evaluate.every == 0 or s.epoch in self.rungs:
                 due.append(key)
         began = time.monotonic()
@@ -223,17 +238,13 @@ class Lockstep:
             s.rows += rows
             report.rows += rows
             if not all(math.isfinite(r["objective"]) for r in rows):
-                self._end(key, "diverged", report)
+                s.status = "diverged"
             elif s.epoch >= s.trial.train.epochs:
-                self._end(key, "finished", report)
-
-    def _end(self, key: str, status: str, report: Report) -> None:
-        self.states[key].status = report.status = status
-        report.epoch = self.states[key].epoch
+                s.status = "finished"
 
     # --- halving ----------------------------------------------------------------------------------------------------
 
-    def _halve(self, news: dict[str, Report]) -> None:
+    def _halve(self) -> None:
         """Decide every rung that all living members have reached."""
         alive = self._alive()
         for rung in self.rungs if alive else []:
@@ -244,7 +255,7 @@ class Lockstep:
             stops = self.halving.stops(self._scores(rung))
             for key in alive:
                 if self.states[key].epoch == rung and self.states[key].trial.config_key in stops:
-                    self._end(key, "stopped", news.setdefault(key, Report()))
+                    self.states[key].status = "stopped"
 
     def _scores(self, rung: int) -> dict[str, list[float]]:
         """What every configuration's seeds scored at a rung; those of which none reached it are left out."""
@@ -272,53 +283,91 @@ class Lockstep:
     def write_weights(self, key: str) -> None:
         self.trainer.write_weights(key)
 
+    def drop(self, key: str) -> None:
+        self.trainer.drop(key)
+
     def close(self) -> None:
         self.trainer.close()
 
 
 class Serial:
-    """Members that take turns, each with an engine of its own."""
+    """Members that take turns, each with an engine of its own. What one raises is its own: it goes on from its checkpoint,
+    and fails the second time; the others go on."""
 
     def __init__(self, trials: Sequence[Trial], setting: Setting):
-        self.runners = {t.key: setting.runner(t) for t in trials}
-        self.states = {t.key: _state(t, self.runners[t.key]) for t in trials}
+        self.setting = setting
+        self.runners: dict[str, Runner] = {}
+        self.states = {t.key: State(t) for t in trials}
+        self.raised: set[str] = set()
+        for key in self.states:
+            self._open(key)
 
     def turn(self, behind: Sequence[str]) -> Sequence[str]:
         return behind[:1]
 
     def train(self, keys: Sequence[str], until: float) -> bool:
         (key,) = keys
-        runner, state = self.runners[key], self.states[key]
-        state.loss_sum = runner.train_epoch()
-        runner.epoch += 1
-        state.epoch, state.position, state.step = runner.epoch, 0, runner.step_count
-        return True
+        with self._by_itself(key):
+            runner, state = self.runners[key], self.states[key]
+            state.loss_sum = runner.train_epoch()
+            runner.epoch += 1
+            state.epoch, state.position, state.step = runner.epoch, 0, runner.step_count
+            return True
+        return False
 
     def evaluate(self, keys: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-        return {key: self.runners[key].evaluate() for key in keys}
+        measured = {}
+        for key in keys:
+            with self._by_itself(key):
+                measured[key] = self.runners[key].evaluate()
+        return measured
 
     def save(self, key: str) -> None:
-        runner, state = self.runners[key], self.states[key]
-        runner.rows, runner.wall_s = state.rows, state.wall_s
-        runner.save()
+        with self._by_itself(key):
+            runner, state = self.runners[key], self.states[key]
+            runner.rows, runner.wall_s = state.rows, state.wall_s
+            runner.save()
 
     def write_weights(self, key: str) -> None:
         self.runners[key].write_weights()
 
     def drop(self, key: str) -> None:
-        self.runners[key].close()
+        if key in self.runners:
+            self.runners.pop(key).close()
 
     def close(self) -> None:
-        for runner in self.runners.values():
-            runner.close()
+        for key in list(self.runners):
+            self.drop(key)
+
+    def _open(self, key: str) -> None:
+        """From the member's checkpoint, if there is one."""
+        self.drop(key)
+        with self._by_itself(key):
+            runner = self.runners[key] = self.setting.runner(self.states[key].trial)
+            self.states[key] = State(
+                runner.trial,
+                epoch=runner.epoch,
+                step=runner.step_count,
+                wall_s=runner.wall_s,
+                rows=list(runner.rows),
+                status=runner.status,
+            )
+
+    @contextmanager
+    def _by_itself(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as e:
+            if self.setting.failed is None or self.states[key].status or _of_the_process(e):
+                raise
+            self.setting.failed(key, e)
+            if key in self.raised:
+                self.states[key].status = "failed"
+            else:
+                self.raised.add(key)
+                self._open(key)
 
 
-def _state(trial: Trial, runner: Runner) -> State:
-    return State(
-        trial,
-        epoch=runner.epoch,
-        step=runner.step_count,
-        wall_s=runner.wall_s,
-        rows=list(runner.rows),
-        status=runner.status,
-    )
+def _of_the_process(e: Exception) -> bool:
+    """After an error of the device, all that the process does on it raises."""
+    return isinstance(e, getattr(torch, "AcceleratorError", ())) or "CUDA error" in str(e)

@@ -54,7 +54,12 @@ class Halving(Ranking):
 
     def stops(self, scores: Mapping[str, Iterable[float]]) -> set[str]:
         """The configurations that end at a rung, of the scores (higher is better; NaN: diverged) of the seeds of every
-        one that reached it. At least one goes on; ties go to the first."""
-        mean = {c: sum(s) / len(s) for c, v in scores.items() if (s := list(v))}
-        order = sorted(mean, key=lambda c: -mean[c] if math.isfinite(mean[c]) else math.inf)
+        one that reached it. At least one goes on. Does not depend on the order of anything: ties go by key."""
+        mean = {c: _mean(s) for c, v in scores.items() if (s := list(v))}
+        order = sorted(mean, key=lambda c: (-mean[c], c))
         return set(order[max(1, math.ceil(len(order) / self.eta)) :])
+
+
+def _mean(scores: Sequence[float]) -> float:
+    """-inf if one diverged; else correctly rounded, whatever their order."""
+    return math.fsum(scores) / len(scores) if all(map(math.isfinite, scores)) else -math.inf

@@ -109,7 +109,7 @@ def test_the_config_they_break_is_good():
         (
             "seeds: 2",
             "resources: {worker: 2}",
-            "x.yaml:13:13: resources.worker: unknown key 'worker' (allowed: workers, gpus, threads, concurrency, checkpoint_s, keep) - did you mean 'workers'?",
+            "x.yaml:13:13: resources.worker: unknown key 'worker' (allowed: workers, gpus, threads, concurrency, checkpoint_s, keep, fuse) - did you mean 'workers'?",
         ),
         # a unit, a wrong kind of value
         (
