@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from distvae.part import Hyper, Part
+from distvae.sweeps.schedulers import Asha, HyperBand, Median
 from distvae.training.halving import Halving
 from distvae.trial import Trial
 
 Engine = Literal["deepspeed", "torch"]
-Scheduler = Halving  # what ends trials before their last epoch
+Scheduler = Halving | Asha | Median | HyperBand  # what ends trials before their last epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,13 @@ class Search(Part):
     scheduler: Annotated[
         Scheduler | None, Hyper(doc="what ends trials before their last epoch; default: nothing does")
     ] = None
+
+    @property
+    def tuned(self) -> str | None:
+        """What of Ray Tune's own decides, if anything does: then it schedules one configuration at a time."""
+        if self.scheduler is not None and not isinstance(self.scheduler, Halving):
+            return f"search.scheduler: {self.scheduler.type}"
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

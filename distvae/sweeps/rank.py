@@ -75,7 +75,8 @@ class Rank:
         self.ended = {key: end for key, end in ends.items() if end}  # whoever was to hear of it died
         self.due: dict[str, tuple[str, int]] = {}  # status and epoch of what has ended and is not committed
         self.raised: dict[str, int] = {}  # exceptions of a member by itself
-        self.alone = len(self.members) == 1
+        self.dropped = set(self.ended)  # members that the group has no more
+        self.alone = len(self.members) == 1 or self.world.size > 1  # what a member raises, the group does
         left = [t for key, t in self.trials.items() if key not in self.ended]
         if not left:
             return
@@ -109,11 +110,29 @@ class Rank:
             if self.raised[key] > raised.get(key, 0) and key in told:
                 told[key]["raised"] = True
         notes, self.notes = self.notes, []
-        return {} if self.rank else {"trials": told, "notes": notes}
+        return {} if self.rank else {"trials": told, "notes": notes, "device": self.world.device}
 
     def save(self) -> None:
+        """Before the group is let go. A member whose end is committed was stopped by Tune's scheduler: it ends."""
+        from distvae.results import ledger
+
+        if self.group is None:
+            return
+        for key in sorted(self.members.keys() - self.dropped):  # the same order on every rank
+            stopped = self.rank == 0 and ledger.end(self.out, key, self.members[key]["attempt"]) is not None
+            if self.world.broadcast(float(stopped)):
+                self._keep(key)
+                self._prune(key)
+            else:
+                self.group.save(key)
+
+    def pause(self) -> None:
+        """Let go of the group for now: others may go on with it from here, or it ends here."""
         if self.group is not None:
             self.group.save()
+            for key in self.members.keys() - self.dropped if self.rank == 0 and self.job["keep"] != "none" else ():
+                self.group.write_weights(key)
+        self._drop()
 
     def _end(self, key: str, status: str, epoch: int) -> str | None:
         """Commit a member's end. What that raises is the member's own: one more go, then it has failed."""
@@ -130,6 +149,7 @@ class Rank:
             return self._end(key, "failed", epoch) if self.raised[key] > 1 else None
         del self.due[key]
         self.group.drop(key)
+        self.dropped.add(key)
         return status
 
     def _keep(self, key: str) -> None:
@@ -140,7 +160,6 @@ class Rank:
 
     def _commit(self, key: str, status: str, epoch: int) -> None:
         from distvae.results import ledger, rows
-        from distvae.training import checkpoint
 
         if self.rank:
             return
@@ -158,6 +177,12 @@ class Rank:
         ledger.commit(self.out, table)
         log(self.out, key, event="end", status=status, epoch=epoch)
         if status != "failed":
+            self._prune(key)
+
+    def _prune(self, key: str) -> None:
+        from distvae.training import checkpoint
+
+        if self.rank == 0:
             checkpoint.prune(self.out / "checkpoints" / key, self.job["keep"])
 
     def _failed(self, key: str, e: Exception) -> None:

@@ -26,6 +26,9 @@ from distvae.sweeps.groups import GroupPlan, partition
 from distvae.sweeps.lock import hold_out
 from distvae.sweeps.plan import write_plan
 from distvae.sweeps.progress import Display, Progress
+from distvae.sweeps.schedulers import HyperBand, recall
+from distvae.training import checkpoint
+from distvae.training.halving import Halving
 from distvae.trial import Trial, as_data
 
 RETRIES = 1  # a group that raises, or whose worker dies, gets one more go
@@ -111,6 +114,8 @@ class _Driver:
         self.trials = {t.key: t for t, _ in todo}
         self.tasks = {task["key"]: task for _, task in todo}
         self.ended: set[str] = set()  # trials whose end we heard of
+        self.rows: dict[str, dict[Any, dict[str, Any]]] = {}  # of those that Tune's scheduler may stop
+        self.device = ""
         self.draining = threading.Event()
         self.tracker = self._tracker()
 
@@ -118,7 +123,7 @@ class _Driver:
         self.tracker.open()
         try:
             if self.tasks:
-                with self._signals(), cluster.connect(self.address) as ray:
+                with self._signals(), cluster.connect(self.address, self._cpus()) as ray:
                     self._fit(ray)
         finally:
             for key in list(self.progress.running):
@@ -128,6 +133,11 @@ class _Driver:
                 self.outcome.notes.append(
                     f"MLflow did not take {lost} events; nothing is lost: run `distvae sync {self.out}` when it is back"
                 )
+
+    def _cpus(self) -> int | None:
+        """HyperBand's paused groups would count against a number of groups at a time, so its cores are limited."""
+        r, hyperband = self.study.resources, isinstance(self.study.search.scheduler, HyperBand)
+        return min(cluster.cores(), r.concurrency * r.workers * r.threads) if r.concurrency and hyperband else None
 
     def _fit(self, ray: cluster.Cluster) -> None:
         from ray import tune
@@ -147,17 +157,25 @@ class _Driver:
         concurrency = r.concurrency or (max(1, cluster.cores() // per_trial) if local else None)
         groups = partition(self.study, list(self.trials.values()), ray.slots(r))
         scheduler = self.study.search.scheduler
-        self.progress.foreseen = scheduler is not None and scheduler.type == "halving"
+        self.progress.foreseen = isinstance(scheduler, Halving)
         self.progress.epochs = sum(g.epochs(self.study) for g in groups)
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency or "auto")
+        if self.study.search.tuned and r.fuse != "off":
+            self.say(f"{self.study.search.tuned} is Ray Tune's: one configuration at a time, not stacked (fuse: off)")
+        ahead = concurrency
+        if isinstance(scheduler, HyperBand):  # it pauses groups, and a bracket is made of those that have come
+            concurrency, ahead = None, len(groups)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(ahead or "auto")
         tuner = tune.Tuner(
             tune.with_resources(Gang, placement(r.workers, r.threads, r.gpus)),
             param_space={"job": self._job(local), "task": tune.grid_search([self._task(g) for g in groups])},
-            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=concurrency),
+            tune_config=tune.TuneConfig(
+                reuse_actors=True, max_concurrent_trials=concurrency, scheduler=self._scheduler()
+            ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(ray.scratch),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # it saves to pause, and only then
                 stop=Drain(self.draining),
                 callbacks=[Watch(self)],
                 verbose=0,
@@ -165,6 +183,21 @@ class _Driver:
             ),
         )
         tuner.fit()
+
+    def _scheduler(self) -> Any:
+        """Tune's own, if one decides; told of what ended in earlier runs."""
+        part = self.study.search.scheduler
+        if part is None or isinstance(part, Halving):
+            return None
+        scheduler = part.build(max(t.train.epochs for t in self.study.trials))
+        if not isinstance(part, HyperBand):
+            past: dict[str, dict[str, Any]] = {}
+            for t in self.study.trials:
+                past.setdefault(t.config_key, {})[t.key] = (
+                    None if t.key in self.tasks else ledger.history(self.out, t.key)
+                )
+            recall(scheduler, part.metric, [seeds for seeds in past.values() if None not in seeds.values()])
+        return scheduler
 
     def _task(self, group: GroupPlan) -> dict[str, Any]:
         return {
@@ -176,6 +209,7 @@ class _Driver:
 
     def _job(self, local: bool) -> dict[str, Any]:
         engine, r, scheduler = self.study.engine, self.study.resources, self.study.search.scheduler
+        halving = isinstance(scheduler, Halving)
         if engine == "deepspeed" and local and importlib.util.find_spec("deepspeed") is None:
             engine = "torch"
             self.say("DeepSpeed is not installed here: trials are trained by engine: torch, with equal rows")
@@ -189,7 +223,8 @@ class _Driver:
             "gpus": r.gpus,
             "checkpoint_s": r.checkpoint_s,
             "keep": r.keep,
-            "halving": as_data(scheduler) if scheduler is not None and scheduler.type == "halving" else None,
+            "halving": as_data(scheduler) if halving else None,
+            "metric": scheduler.metric if scheduler is not None and not halving else None,
             "local": local,
             "cwd": os.getcwd(),
             "git_sha": git_sha(),
@@ -211,6 +246,9 @@ class _Driver:
             trial = self.trials[key]
             if key in self.ended:  # its process died before it could say that it had
                 continue
+            self.device = result.get("device", self.device)
+            if self.study.search.tuned:
+                self.rows.setdefault(key, {}).update({(r["epoch"], r["split"], r["point"]): r for r in told["rows"]})
             self.progress.report(key, told["epoch"], trial.train.epochs, told["rows"], trial.label)
             self.tracker.rows(key, told["rows"])
             if told["raised"] and told["status"] != "failed":
@@ -226,20 +264,40 @@ class _Driver:
             one_by_one = f"the {len(left)} trials of the group of {left[0]} are tried again, one by one"
             self.say(f"{one_by_one}: see {self.out / 'logs' / left[0]}.jsonl")
 
+    def completed(self, task: dict[str, Any], *, paused: bool = False) -> None:
+        """Tune is done with the group: its trials have ended, or save because we drain, or else its scheduler stopped
+        them: then their ends are committed here, and the gang finds them in the ledger."""
+        for key in () if self.draining.is_set() else self._left(task):
+            self._commit(key, "stopped", list(self.rows.get(key, {}).values()))
+            if paused:  # no gang holds it
+                checkpoint.prune(self.out / "checkpoints" / key, self.study.resources.keep)
+            self._end(key, "stopped")
+
     def failed(self, task: dict[str, Any]) -> None:
         """Tune gave the group up after its retry: the ends that are not committed are committed here, for its process
         may be dead."""
+        for key in self._left(task):
+            committed = ledger.end(self.out, key, self.tasks[key]["attempt"])
+            if committed is None:
+                self._commit(key, "failed", [])
+            self._end(key, committed.status if committed else "failed")
+
+    def _commit(self, key: str, status: str, measured: list[dict[str, Any]]) -> None:
+        """Of what has no process to commit it, or one that does not know of its end."""
         from distvae.sweeps.rank import log
 
-        for key in self._left(task):
-            trial, attempt = self.trials[key], self.tasks[key]["attempt"]
-            committed = ledger.end(self.out, key, attempt)
-            if committed is None:
-                log(self.out, key, event="failed", attempt=attempt)
-                sweep, sha = self.study.name, git_sha()
-                table = rows.table(trial, [], sweep=sweep, status="failed", attempt=attempt, device="", git_sha=sha)
-                ledger.commit(self.out, table)
-            self._end(key, committed.status if committed else "failed")
+        task = self.tasks[key]
+        table = rows.table(
+            self.trials[key],
+            [r for r in measured if r["epoch"] > task["committed_epoch"]],
+            sweep=self.study.name,
+            status=status,
+            attempt=task["attempt"],
+            device=self.device if measured else "",
+            git_sha=git_sha(),
+        )
+        ledger.commit(self.out, table)
+        log(self.out, key, event="end", status=status, attempt=task["attempt"])
 
     def _left(self, task: dict[str, Any]) -> list[str]:
         return [m["key"] for m in task["members"] if m["key"] not in self.ended]

@@ -7,14 +7,18 @@ diverged, or a bound that does not exist, ranks last. `Halving` (training/halvin
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from distvae.part import Hyper
+from distvae.sweeps.evaluations import Evaluations
 from distvae.training.halving import Ranking
 
-LAST = -1e30  # the score of what has none: Tune's percentiles and means take no NaN and no infinity
-TIME, SCORE = "epoch", "score"  # keys of a report to Tune
+if TYPE_CHECKING:
+    from distvae.results.ledger import History
+
+TIME, SCORE = "epoch", "score"  # keys of a report to Tune (see `gang.py`)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +79,24 @@ class HyperBand(Ranking):
         return Brackets(time_attr=TIME, metric=SCORE, mode="max", max_t=epochs, reduction_factor=self.eta)
 
 
+def recall(scheduler: Any, metric: str, past: Iterable[Mapping[str, History]]) -> None:
+    """Tell ASHA or median stopping of configurations that ended in an earlier run (key -> what each seed measured): their
+    rungs and medians are those of the whole sweep."""
+    for seeds in past:
+        told = Evaluations(metric, list(seeds))
+        for key, history in seeds.items():
+            told.add(key, history.rows, max((r["epoch"] for r in history.rows), default=0), history.status)
+        trial = _Past(",".join(seeds))
+        scheduler.on_trial_add(None, trial)
+        while (due := told.next()) is not None:
+            scheduler.on_trial_result(None, trial, {TIME: due[0], SCORE: due[1]})
+
+
+@dataclass(frozen=True, eq=False)
+class _Past:
+    """All of a Tune trial that these schedulers look at."""
+
+    trial_id: str
+
+
 TuneScheduler = Asha | Median | HyperBand
-
-
-def mean_score(scores: list[float]) -> float:
-    """What a scheduler is told of a configuration: the mean over its seeds, or `LAST`."""
-    mean = sum(scores) / len(scores)
-    return mean if math.isfinite(mean) else LAST

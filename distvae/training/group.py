@@ -200,14 +200,14 @@ class Lockstep:
             if whole:
                 self._epoch_ended(keys, news)
                 self._halve()
-            if time.monotonic() >= until:
+            if self.setting.world.broadcast(time.monotonic() - until) >= 0:
                 break
         for key, s in self.states.items():
             if key not in self.told:
                 report = news.setdefault(key, Report())
                 report.epoch, report.status = s.epoch, s.status
                 self.told |= {key} if s.status else set()
-        if time.monotonic() - self._saved_at >= self.setting.checkpoint_s:
+        if self.setting.world.broadcast(time.monotonic() - self._saved_at) >= self.setting.checkpoint_s:
             self.save()
         return news
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from distvae.part import Hyper, Part
+from distvae.training.scores import score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +28,7 @@ class Ranking(Part):
     def score(self, rows: Sequence[Mapping[str, Any]], epoch: int) -> float | None:
         """What a trial scored at an epoch, higher is better, NaN if it has no value; None if it was not measured
         there."""
-        found = [r.get(self.metric) for r in rows if r["epoch"] == epoch and r["split"] == "valid"]
-        if not found:
-            return None
-        sign = -1.0 if self.metric == "objective" else 1.0
-        return sum(math.nan if v is None else sign * v for v in found) / len(found)
+        return score(rows, epoch, self.metric)
 
 
 @dataclass(frozen=True, kw_only=True)
