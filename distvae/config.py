@@ -2,6 +2,7 @@
 problem of the file at once.
 
     load(path, sets)   the study; `sets` are `--set path=value`, their values YAML
+    reader(text, sets) the checked file, for a search that chooses configurations one by one: `Loader.configure`
     chosen(...)        a part that no file holds: an option of a command
 
 The only module that imports pydantic, and only when used. Every value of every range is validated, each in few cells
@@ -11,9 +12,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,16 +22,18 @@ from distvae.part import Part
 from distvae.rules import refusals, unfit
 from distvae.study import Resources, Search, Study, Tracking
 from distvae.sweeps import space
-from distvae.sweeps.explain import explain, one_of, unknown_key
+from distvae.sweeps.block import Space
+from distvae.sweeps.explain import explain, impossible, one_of, unknown_key
+from distvae.sweeps.names import SPACE, STEP, BlockedError, put
+from distvae.sweeps.sections import BESIDE, Reader
 from distvae.sweeps.tree import MAX_PROBLEMS, ConfigError, Node, dump, parse, printable, read_file, show
 from distvae.trial import Trial
 
-__all__ = ["ConfigError", "load", "loads", "trial_from_data"]
+__all__ = ["ConfigError", "Loader", "load", "loads", "reader", "trial_from_data"]
 
-SPACE = tuple(f.name for f in fields(Trial) if f.name != "seed")  # the sections that describe trials
 SECTIONS: dict[str, type[Part]] = {"search": Search, "resources": Resources, "tracking": Tracking}
 ENGINES = ("deepspeed", "torch")
-TOP = ("name", *SPACE, "blocks", "seeds", *SECTIONS, "engine", "deepspeed")
+TOP = ("name", *SPACE, *BESIDE, "blocks", "seeds", *SECTIONS, "engine", "deepspeed")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 HOMES = {  # what DeepSpeed could also set, and the one place where it is set
     "train_batch_size": "train.batch_size",
@@ -54,6 +57,11 @@ def load(path: str | Path, sets: Sequence[str] = ()) -> Study:
 
 def loads(text: str, sets: Sequence[str] = (), *, label: str = "<config>", stem: str = "sweep") -> Study:
     """`load` of text."""
+    return reader(text, sets, label=label, stem=stem).study()
+
+
+def reader(text: str, sets: Sequence[str] = (), *, label: str = "<config>", stem: str = "sweep") -> Loader:
+    """The file, read; what is checked when it is asked for (`study`, `space`)."""
     problems: list[str] = []
     root = parse(text, lambda line, column: f"{label}:{line}:{column}", problems)
     start = f"{label}:1:1"
@@ -64,7 +72,7 @@ def loads(text: str, sets: Sequence[str] = (), *, label: str = "<config>", stem:
         raise ConfigError([*problems, f"{root.at}: file: {why}"])
     for item in sets:
         root = _set(root, item, problems)
-    return _Loader(root, start, stem, problems).study()
+    return Loader(root, start, stem, problems)
 
 
 def trial_from_data(data: Any) -> Trial:
@@ -73,10 +81,20 @@ def trial_from_data(data: Any) -> Trial:
 
 
 @cache
-def adapter(part: type[P]) -> Any:
+def adapter(part: Any) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(part)
+
+
+def _valid(hint: Any, value: Any) -> bool:
+    from pydantic import ValidationError
+
+    try:
+        adapter(hint).validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
 def chosen(menu: type[Part], field: str, what: str | dict[str, Any], label: str) -> Any:
@@ -87,7 +105,7 @@ def chosen(menu: type[Part], field: str, what: str | dict[str, Any], label: str)
     node = parse(text, lambda line, column: label, problems, field) or Node(None, label)
     if isinstance(node.value, str):
         node = Node({"type": node}, label, {"type": label})
-    found, loader = None, _Loader(node, label, "", problems)
+    found, loader = None, Loader(node, label, "", problems)
     if loader.unswept(node, field, "one value is chosen"):
         found = loader.validate(menu, Node({field: node}, label, {field: label}))
     if problems:
@@ -103,38 +121,27 @@ def _set(root: Node, item: str, problems: list[str]) -> Node:
     label = f"--set {printable(item if len(item) <= 200 else item[:197] + '...')}"
     path, eq, text = item.partition("=")
     steps = path.strip().split(".")
-    if not eq or not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", s) for s in steps):
+    if not eq or not all(STEP.fullmatch(s) for s in steps):
         problems.append(f"{label}: {printable(path) or 'path'}: is not path=value (write --set vae.prior.r=0.5)")
         return root
     value = parse(text, lambda line, column: label, problems, path.strip()) or Node(None, label)
-
-    def put(node: Node, depth: int) -> Node:
-        if depth == len(steps):
-            return value
-        name = ".".join(steps[:depth])
-        if node.value is None and depth <= 1:  # `train:` with nothing under it
-            node = Node({}, node.at)
-        if not isinstance(node.value, dict) or space.ranged(node):
-            what = "a range" if space.ranged(node) else show(node.value)
-            problems.append(
-                f"{label}: {'.'.join(steps)}: {name} is {what}, with no key {steps[depth]} (set {name} whole)"
-            )
-            return node
-        child = put(node.value.get(steps[depth], Node({}, label)), depth + 1)
-        return Node(
-            {**node.value, steps[depth]: child},
-            node.at,
-            {**node.keys, steps[depth]: node.keys.get(steps[depth], label)},
-        )
-
-    return put(root, 0)
+    if steps[0] == "zip" and steps[1:]:  # its keys are dotted names
+        steps = ["zip", ".".join(steps[1:])]
+    try:
+        return put(root, steps, value, label)
+    except BlockedError as e:
+        problems.append(f"{e.at}: {e.path}: {e.what}")
+        return root
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class _Loader:
+class Loader:
+    """One file, as read. `study()` is all of it; `space` what it sweeps over, `configure` the trials of one
+    configuration of that."""
+
     root: Node
     start: str
     stem: str
@@ -157,21 +164,24 @@ class _Loader:
         sections = {key: self.section(key, part) for key, part in SECTIONS.items()}
         deepspeed = self.deepspeed()
         search: Search = sections["search"]
-        trial = self.space()
-        large = None if trial is None else space.too_many(trial, search.samples, len(seeds))
-        if trial is not None and large:
-            axes = [*space.axes(trial), ("seeds", len(seeds), self.get("seeds") or trial)]
-            self.note(max(axes, key=lambda axis: axis[1])[2].at, "sweep", large)
-        if self.problems:
-            raise ConfigError(_by_place(self.problems))
-        assert trial is not None
-        trials, duplicates, skipped = self.trials(trial, search, seeds)
-        study = Study(name, trials, duplicates, skipped, engine, deepspeed, **sections, resolved=self.resolved(name))
+        configurations, draws = self.space, space.Draws(search.seed, search.samples)
+        suggests = search.algorithm is not None  # then nothing is expanded
+        if configurations is not None and not suggests and (large := configurations.too_many(draws, len(seeds))):
+            node = self.get("seeds")
+            self.note(large[0] or (node.at if node else self.start), "sweep", large[1])
+        self.refuse()
+        assert configurations is not None
+        found = ((), 0, 0) if suggests else self.trials(configurations, draws, search, seeds)
+        source = self if suggests else None
+        study = Study(name, *found, engine, deepspeed, **sections, resolved=self.resolved(name), source=source)
         for path, why in unfit(study):
             self.note(self.root.find(tuple(path.split(".")))[0].at, path, why)
+        self.refuse()
+        return study
+
+    def refuse(self) -> None:
         if self.problems:
             raise ConfigError(_by_place(self.problems))
-        return study
 
     def resolved(self, name: str) -> str:
         data = {k: v for k, v in self.root.plain().items() if v is not None}
@@ -182,7 +192,7 @@ class _Loader:
     def unswept(self, node: Node, path: str, why: str) -> bool:
         kind = space.ranged(node)
         if kind:
-            self.note(node.at, path, f"a {kind} cannot be here: {why}")
+            self.note(node.at, path, f"{space.worded(kind)} cannot be here: {why}")
             return False
         return all([self.unswept(child, space.join(path, step), why) for step, child in space.children(node)])
 
@@ -280,69 +290,102 @@ class _Loader:
                 self.note(*explain(part, error, node, prefix))
         return None
 
-    def space(self) -> Node | None:
-        """The tree of the swept sections, every value checked; None if its ranges cannot even be counted."""
-        found = {k: n for k in SPACE if (n := self.get(k)) is not None}
-        tree = Node(found, self.start, {k: self.root.keys[k] for k in found})
-        tree = self.blocks(tree) if self.get("blocks") is not None else tree
-        bad = set()
-        for node, at, path, what in space.malformed(tree):
-            self.note(at, path, what)
-            bad.add(id(node))
-        for cell in space.cover(tree, bad):
-            self.validate(Trial, cell)
-            if len(self.problems) > MAX_PROBLEMS:
-                break
-        return None if bad else tree
+    @cached_property
+    def space(self) -> Space | None:
+        """The configurations, every value of every range checked; None if they cannot even be counted. What is wrong
+        is in `problems`."""
+        reader = Reader(self.note, partial(impossible, valid=_valid))
+        found = {k: n for k in (*SPACE, *BESIDE) if (n := self.get(k)) is not None}
+        top = Node(found, self.start, {k: self.root.keys[k] for k in found})
+        if self.get("blocks") is None:
+            blocks = [reader.block(top)]
+        else:
+            blocks = [reader.block(*block) for block in self.blocks(top)]
+        for block in blocks:
+            try:
+                for cell in block.cover(reader.bad):
+                    self.validate(Trial, cell)
+                    if len(self.problems) > MAX_PROBLEMS:
+                        break
+            except BlockedError as e:
+                self.note(e.at, e.path, e.what)
+        return None if reader.bad else Space(tuple(blocks), self.start)
 
-    def blocks(self, tree: Node) -> Node:
-        """One space for each block, whose sections stand in place of the top level's; a grid of whole trials."""
-        node = self.get("blocks")
+    def blocks(self, top: Node) -> Iterator[tuple[Node, str, str]]:
+        """(mapping, prefix of its fields, label) of each block; its keys stand in place of the top level's."""
+        node, allowed = self.get("blocks"), (*SPACE, *BESIDE)
         assert node is not None
+        menu = f"each a mapping with some of {', '.join(allowed)}"
         if not isinstance(node.value, list) or not node.value:
-            why = f"{show(node.value)} is not a list of blocks (each a mapping with some of {', '.join(SPACE)})"
-            self.note(node.at, "blocks", why)
-            return tree
-        spaces = []
+            self.note(node.at, "blocks", f"{show(node.value)} is not a list of blocks ({menu})")
+            yield top, "", ""
+            return
         for i, block in enumerate(node.value):
             if not isinstance(block.value, dict):
-                self.note(
-                    block.at, f"blocks.{i}", f"{show(block.value)} is not a mapping with some of {', '.join(SPACE)}"
-                )
+                what = f"{show(block.value)} is not a mapping with some of {', '.join(allowed)}"
+                self.note(block.at, f"blocks.{i}", what)
                 continue
-            for key in block.value.keys() - set(SPACE):
-                self.note(block.keys[key], f"blocks.{i}.{printable(key)}", unknown_key(key, SPACE))
-            own = {k: v for k, v in block.value.items() if k in SPACE}
+            for key in block.value.keys() - set(allowed):
+                self.note(block.keys[key], f"blocks.{i}.{printable(key)}", unknown_key(key, allowed))
+            own = {k: v for k, v in block.value.items() if k in allowed}
             places = {k: block.keys[k] for k in own}
-            spaces.append(Node({**tree.value, **own}, block.at, {**tree.keys, **places}))
-        return Node({"grid": Node(spaces, node.at)}, node.at, {"grid": node.at}) if spaces else tree
+            whole = Node({**top.value, **own}, block.at, {**top.keys, **places})
+            yield whole, f"blocks.{i}.", f"blocks[{i}]"
 
-    def trials(self, tree: Node, search: Search, seeds: Iterable[int]) -> tuple[tuple[Trial, ...], int, int]:
+    def configure(self, values: Mapping[str, Any]) -> tuple[Trial, ...]:
+        """A configuration's trials, one for each seed: each range of `space.dimensions` takes the value given under
+        its name. None of them if it is nonsense and `search.nonsense` is skip. Raises ConfigError, and ValueError for
+        values that the ranges do not hold."""
+        configurations = self.space
+        self.refuse()
+        assert configurations is not None
+        return self.suggest(space.picker(values, configurations.dimensions))
+
+    def suggest(self, choose: space.Choose) -> tuple[Trial, ...]:
+        """`configure` by a function from a range to its value, asked only for ranges that count, parents first."""
+        configurations, search = self.space, self.section("search", Search)
+        seeds = self.seeds()
+        self.refuse()
+        assert configurations is not None
+        first = None
+        try:
+            config = configurations.settle(choose)
+            first = self.validate(Trial, config)
+            skipped = first is None or self.is_skipped(first, config, search)
+        except BlockedError as e:
+            self.note(e.at, e.path, e.what)
+            skipped = True
+        problems, self.problems = self.problems, []  # of this configuration alone
+        if problems:
+            raise ConfigError(_by_place(problems))
+        return () if skipped or first is None else tuple(replace(first, seed=seed) for seed in seeds)
+
+    def trials(
+        self, configurations: Space, draws: space.Draws, search: Search, seeds: Sequence[int]
+    ) -> tuple[tuple[Trial, ...], int, int]:
         """Every trial once, all seeds of a configuration adjacent; how many were planned twice; and how many
         configurations were skipped as nonsense."""
         seen: dict[str, Trial] = {}
         planned = skipped = 0
-        for cell in space.expand(tree, space.Draws(search.seed, search.samples)):
-            first = self.validate(Trial, cell)
-            if first is None:
-                break  # `cover` has checked every value: unreachable, or a part that refuses a pair of values
-            refused = list(self.refusals(first))
-            if refused and search.nonsense == "skip":
-                skipped += 1
-                continue
-            for path, why in refused:
-                node, _ = self.root.find(tuple(path.split(".")) if path.startswith("deepspeed.") else ())
-                node = node if node is not self.root else cell.find(tuple(path.split(".")))[0]
-                self.note(node.at, path, why)
-            if len(self.problems) >= MAX_PROBLEMS:
-                break
-            for seed in seeds:
-                trial = replace(first, seed=seed)
-                planned += 1
-                twin = seen.setdefault(trial.key, trial)
-                if twin is not trial and twin != trial:
-                    self.clash(cell, twin, trial)
+        try:
+            for config in configurations.expand(draws):
+                first = self.validate(Trial, config)
+                if first is None:
+                    break  # a pair of values that `cover` did not meet
+                if self.is_skipped(first, config, search):
+                    skipped += 1
+                    continue
+                if len(self.problems) >= MAX_PROBLEMS:
                     break
+                for seed in seeds:
+                    trial = replace(first, seed=seed)
+                    planned += 1
+                    twin = seen.setdefault(trial.key, trial)
+                    if twin is not trial and twin != trial:
+                        self.clash(config, twin, trial)
+                        break
+        except BlockedError as e:
+            self.note(e.at, e.path, e.what)
         if skipped and not seen:
             self.note(
                 self.start,
@@ -350,6 +393,17 @@ class _Loader:
                 "every combination of parts is nonsense (write search: {nonsense: error} to see why)",
             )
         return tuple(seen.values()), planned - len(seen), skipped
+
+    def is_skipped(self, trial: Trial, config: Node, search: Search) -> bool:
+        """Is it nonsense that is to be skipped? Else its nonsense is noted."""
+        refused = list(self.refusals(trial))
+        if refused and search.nonsense == "skip":
+            return True
+        for path, why in refused:
+            node, _ = self.root.find(tuple(path.split(".")) if path.startswith("deepspeed.") else ())
+            node = node if node is not self.root else config.find(tuple(path.split(".")))[0]
+            self.note(node.at, path, why)
+        return False
 
     def clash(self, cell: Node, a: Trial, b: Trial) -> None:
         """Two trials with the same numbers but, say, other `epochs`: keeping either in silence would be wrong."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from distvae.config import ENGINES, HOMES, NAME, SECTIONS, SPACE, adapter
+from distvae.config import ENGINES, HOMES, NAME, SECTIONS, adapter
+from distvae.sweeps.names import SPACE, STEP
 from distvae.trial import Trial
 
 
@@ -25,18 +26,19 @@ def schema() -> dict[str, Any]:
     stage = {"type": "object", "properties": {"stage": {"type": "integer", "minimum": 0, "maximum": 3}}}
     steps = {"type": "integer", "minimum": 1}
     homes = {key: {"not": {}, "description": f"has one home: {home}"} for key, home in HOMES.items()}
+    space = {**{key: swept[key] for key in SPACE}, **_beside()}
     top: dict[str, Any] = {
         "name": {"type": "string", "pattern": rf"^(?!.*\.\.){NAME.pattern}$", "description": "names OUT's experiment"},
-        **{key: swept[key] for key in SPACE},
+        **space,
         "blocks": {
             "type": "array",
             "minItems": 1,
             "items": {
                 "type": "object",
                 "additionalProperties": False,
-                "properties": {key: swept[key] for key in SPACE},
+                "properties": {**space, **{key: {"anyOf": [s, {"type": "null"}]} for key, s in _beside().items()}},
             },
-            "description": "one sweep for each: its sections stand in place of those of the top level",
+            "description": "one sweep for each: its keys stand in place of those of the top level",
         },
         "seeds": {"anyOf": [{"type": "integer", "minimum": 1}, many], "description": "seeds 0..n-1, or a list"},
         **{key: {"$ref": f"#/$defs/{part.__name__}"} for key, part in SECTIONS.items()},
@@ -57,6 +59,36 @@ def schema() -> dict[str, Any]:
     }
 
 
+def _beside() -> dict[str, Any]:
+    """`zip`, `when` and `points`: the dotted names by their first step, the values by the loader."""
+
+    def names(value: dict[str, Any], least: int) -> dict[str, Any]:
+        pattern = rf"^({'|'.join(SPACE)})(\.{STEP.pattern})*$"
+        more = {"additionalProperties": value, "minProperties": least}
+        return {"type": "object", "propertyNames": {"pattern": pattern}, **more}
+
+    values = {"type": "array", "minItems": 1}
+    within = {"type": "object", "properties": {"in": values}, "required": ["in"], "additionalProperties": False}
+    when = {
+        "type": "object",
+        "properties": {"if": names({"anyOf": [{"not": {"type": "object"}}, within]}, 1), "then": names({}, 1)},
+        "required": ["if", "then"],
+        "additionalProperties": False,
+    }
+    zipped = names(values, 2)
+    told = {
+        "zip": "names whose values are taken together, crossed with the other ranges",
+        "when": "values and ranges of the configurations that meet a condition",
+        "points": "single configurations: these values on the base",
+    }
+    kinds = {
+        "zip": {"anyOf": [zipped, {"type": "array", "minItems": 1, "items": zipped}]},
+        "when": {"type": "array", "minItems": 1, "items": when},
+        "points": {"type": "array", "minItems": 1, "items": names({}, 0)},
+    }
+    return {key: {**kinds[key], "description": told[key]} for key in kinds}
+
+
 def _ranged_part(name: str, part: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
     """A part's schema with each property `x` as `#/$defs/<part>.x`: its value, or a range of `#/$defs/<part>.x`."""
     properties = {}
@@ -68,19 +100,27 @@ def _ranged_part(name: str, part: dict[str, Any], defs: dict[str, Any]) -> dict[
             options += [{**member, "required": ["type"]} for member in option.get("oneOf", [])] or [option]
         for option in options:
             if "items" in option:
-                option["items"] = {"anyOf": [option["items"], *_ranges({}, numbers=False)]}
-        numbers = any(o.get("type") == "number" for o in options)
-        own = {"anyOf": [*options, *_ranges({} if key == "type" else me, numbers)]}
+                option["items"] = {"anyOf": [option["items"], *_ranges({}, {option["items"].get("type")})]}
+        kinds = {o.get("type") for o in options}
+        own = {"anyOf": [*options, *_ranges({} if key == "type" else me, kinds)]}
         defs[f"{name}.{key}"] = own
         properties[key] = {**outer, **me}
     return {**part, "properties": properties}
 
 
-def _ranges(item: dict[str, Any], numbers: bool) -> list[dict[str, Any]]:
-    pair = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+def _ranges(item: dict[str, Any], kinds: set[str | None]) -> list[dict[str, Any]]:
+    """The ranges of a value of JSON types `kinds`, each of whose items is an `item`."""
     values = {"type": "array", "items": item, "minItems": 1}
-    kinds = {"grid": values, "choice": values, **({"uniform": pair, "loguniform": pair} if numbers else {})}
+    ranges = {"grid": values, "choice": values}
+    if "number" in kinds:
+        ranges |= {kind: _ends("number") for kind in ("uniform", "loguniform")}
+    if kinds & {"number", "integer"}:
+        ranges["integer"] = _ends("integer")
     return [
         {"type": "object", "properties": {kind: s}, "required": [kind], "additionalProperties": False}
-        for kind, s in kinds.items()
+        for kind, s in ranges.items()
     ]
+
+
+def _ends(kind: str) -> dict[str, Any]:
+    return {"type": "array", "items": {"type": kind}, "minItems": 2, "maxItems": 2}

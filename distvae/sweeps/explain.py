@@ -6,7 +6,7 @@ What is allowed is read from the parts (`Hyper`, unions, literals), so a new par
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
@@ -139,6 +139,18 @@ def explain(root: type[Part], error: Any, tree: Node, prefix: str = "") -> tuple
     return at, ".".join(filter(None, (prefix, s.dotted))) or "file", what
 
 
+def impossible(value: Any, types: list[Any], valid: Callable[[Any, Any], bool]) -> str | None:
+    """Why plain data are of none of a field's annotated `types`, as `valid(type, value)` says; None if of one."""
+    if any(valid(hint, value) for hint in types):
+        return None
+    words = [str(v) for hint in types for v in _literals(hint)]
+    if words:
+        return one_of(value, dict.fromkeys(words))
+    hyper = next((h for hint in types for h in getattr(hint, "__metadata__", ()) if isinstance(h, Hyper)), None)
+    said = f" ({hyper.doc}, {hyper.range()})" if hyper and hyper.bounds() else f" ({hyper.doc})" if hyper else ""
+    return f"{show(value)} is not a value it can have{said}"
+
+
 def _keys(part: type[Part] | None) -> list[str]:
     return [f.name for f in fields(part)] if part else []
 
@@ -183,7 +195,8 @@ def _mistyped(kind: str, value: Any, node: Node, s: Spot) -> str:
     }[kind]
     fix = ""
     if node.drawn:
-        return f"a draw between two numbers is not {due}{_doc(s)} (use grid or choice)"
+        others = "integer, grid or choice" if kind.startswith("int") else "grid or choice"
+        return f"a draw between two numbers is not {due}{_doc(s)} (use {others})"
     if isinstance(value, dict):
         fix = _misspelt_range(value)
     elif isinstance(value, bool) or value is None:

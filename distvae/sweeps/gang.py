@@ -69,7 +69,7 @@ class Gang(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Tune pauses the group: another gang may go on with it, or nobody. Our own checkpoints are the record."""
-        self._all("pause")
+        ray.get([r.save.remote(pausing=True) for r in self.ranks])
         self.left = {}
 
     def load_checkpoint(self, checkpoint: Any) -> None:

@@ -112,27 +112,27 @@ class Rank:
         notes, self.notes = self.notes, []
         return {} if self.rank else {"trials": told, "notes": notes, "device": self.world.device}
 
-    def save(self) -> None:
-        """Before the group is let go. A member whose end is committed was stopped by Tune's scheduler: it ends."""
-        from distvae.results import ledger
-
+    def save(self, *, pausing: bool = False) -> None:
+        """Before the group is let go; `pausing`: another gang may go on with it, or it ends here. A member whose end is
+        committed was stopped by Tune's scheduler: it keeps what an ended trial keeps."""
         if self.group is None:
             return
         for key in sorted(self.members.keys() - self.dropped):  # the same order on every rank
-            stopped = self.rank == 0 and ledger.end(self.out, key, self.members[key]["attempt"]) is not None
-            if self.world.broadcast(float(stopped)):
-                self._keep(key)
-                self._prune(key)
-            else:
+            stopped = self._is_committed(key)
+            if not stopped:
                 self.group.save(key)
+            if stopped or pausing:
+                self._keep(key)
+            if self._is_committed(key):
+                self._prune(key)
+        if pausing:
+            self._drop()
 
-    def pause(self) -> None:
-        """Let go of the group for now: others may go on with it from here, or it ends here."""
-        if self.group is not None:
-            self.group.save()
-            for key in self.members.keys() - self.dropped if self.rank == 0 and self.job["keep"] != "none" else ():
-                self.group.write_weights(key)
-        self._drop()
+    def _is_committed(self, key: str) -> bool:
+        from distvae.results import ledger
+
+        mine = self.rank == 0 and ledger.end(self.out, key, self.members[key]["attempt"]) is not None
+        return bool(self.world.broadcast(float(mine)))
 
     def _end(self, key: str, status: str, epoch: int) -> str | None:
         """Commit a member's end. What that raises is the member's own: one more go, then it has failed."""

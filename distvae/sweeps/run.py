@@ -264,13 +264,12 @@ class _Driver:
             one_by_one = f"the {len(left)} trials of the group of {left[0]} are tried again, one by one"
             self.say(f"{one_by_one}: see {self.out / 'logs' / left[0]}.jsonl")
 
-    def completed(self, task: dict[str, Any], *, paused: bool = False) -> None:
+    def completed(self, task: dict[str, Any]) -> None:
         """Tune is done with the group: its trials have ended, or save because we drain, or else its scheduler stopped
         them: then their ends are committed here, and the gang finds them in the ledger."""
         for key in () if self.draining.is_set() else self._left(task):
             self._commit(key, "stopped", list(self.rows.get(key, {}).values()))
-            if paused:  # no gang holds it
-                checkpoint.prune(self.out / "checkpoints" / key, self.study.resources.keep)
+            checkpoint.prune(self.out / "checkpoints" / key, self.study.resources.keep)
             self._end(key, "stopped")
 
     def failed(self, task: dict[str, Any]) -> None:

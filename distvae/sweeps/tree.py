@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-RANGES = ("grid", "choice", "uniform", "loguniform")  # see space.py; no step of a dotted field
+RANGES = ("grid", "choice", "uniform", "loguniform", "integer")  # see space.py; no step of a dotted field
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000  # aliases expanded; ruamel reads some 10,000 a second
 MAX_DEPTH = 40
@@ -69,6 +69,12 @@ class Node:
 def printable(text: str) -> str:
     """On one line, whatever is in it."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def short(at: str) -> str:
+    """A place for the middle of a message: without its file."""
+    m = re.search(r":(\d+:\d+)$", at)
+    return m[1] if m and not at.startswith("--set ") else at
 
 
 def show(value: Any) -> str:
@@ -205,7 +211,7 @@ class _Reader:
                 height = max(height, h + 1)
                 if key is not None and key in node.value:
                     first = node.keys[key]
-                    self.note(key_at, inner, f"duplicate key (first at {first.split(':', 1)[-1]}; keep one)")
+                    self.note(key_at, inner, f"duplicate key (first at {short(first)}; keep one)")
                 elif key is not None:
                     node.value[key], node.keys[key] = child, key_at
         if event.anchor is not None:

@@ -29,7 +29,7 @@ class Watch(tune.Callback):
         self.driver.retried(trial.config["task"])
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self.driver.completed(trial.config["task"], paused=trial.status == "PAUSED")
+        self.driver.completed(trial.config["task"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.driver.failed(trial.config["task"])

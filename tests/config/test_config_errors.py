@@ -104,7 +104,7 @@ def test_the_config_they_break_is_good():
         (
             "name: digits",
             "seed: 3",
-            "x.yaml:1:1: seed: unknown key 'seed' (allowed: name, data, vae, objective, train, evaluate, blocks, seeds, search, resources, tracking, engine, deepspeed) - did you mean 'seeds'?",
+            "x.yaml:1:1: seed: unknown key 'seed' (allowed: name, data, vae, objective, train, evaluate, zip, when, points, blocks, seeds, search, resources, tracking, engine, deepspeed) - did you mean 'seeds'?",
         ),
         (
             "seeds: 2",
@@ -193,7 +193,7 @@ def test_the_config_they_break_is_good():
         (
             "r: 0.5",
             "r: {gird: [0.5]}",
-            "x.yaml:9:8: vae.prior.r: a mapping is not a number (a range is one of {grid: [...]}, {choice: [...]}, {uniform: [...]}, {loguniform: [...]}) - did you mean 'grid'?",
+            "x.yaml:9:8: vae.prior.r: a mapping is not a number (a range is one of {grid: [...]}, {choice: [...]}, {uniform: [...]}, {loguniform: [...]}, {integer: [...]}) - did you mean 'grid'?",
         ),
         (
             "r: 0.5",
@@ -224,7 +224,7 @@ def test_the_config_they_break_is_good():
         (
             "latent_dim: 2",
             "latent_dim: {uniform: [2, 8]}",
-            "x.yaml:5:15: vae.latent_dim: a draw between two numbers is not a whole number (dimensions of z) (use grid or choice)",
+            "x.yaml:5:15: vae.latent_dim: a draw between two numbers is not a whole number (dimensions of z) (use integer, grid or choice)",
         ),
         (
             "seeds: 2",
@@ -389,7 +389,7 @@ def test_a_sweep_of_a_billion_is_refused_at_once():
         (b"# only this\n", "1:1: file: is empty (start with `data: {type: digits}`)"),
         (
             b"- 1\n",
-            "1:1: file: the top level is a list, not a mapping (keys: name, data, vae, objective, train, evaluate, blocks, seeds, search, resources, tracking, engine, deepspeed)",
+            "1:1: file: the top level is a list, not a mapping (keys: name, data, vae, objective, train, evaluate, zip, when, points, blocks, seeds, search, resources, tracking, engine, deepspeed)",
         ),
         (b"a: 1\nb: \xff\n", "2:4: file: byte 0xff is not UTF-8 (save the file as UTF-8)"),
         (b"seeds: 1\nname: \0\n", "2:7: YAML syntax: character U+0000 is not allowed in YAML"),

@@ -32,12 +32,17 @@ seeds: 2
 search: {samples: 2, seed: 0}
 resources: {workers: 1, gpus: 0}
 deepspeed: {gradient_accumulation_steps: 1, zero_optimization: {stage: 0}}
+zip: {train.samples: [1, 2], evaluate.samples: [2, 1]}
+when:
+  - {if: {vae.posterior.type: du, train.samples: {in: [1, 3]}}, then: {train.weight_decay: {grid: [0, 0.1]}}}
+  - {if: {vae.latent_dim: 2}, then: {vae.estimator.type: pathwise, train.batch_size: {integer: [8, 64]}}}
+points: [{vae.latent_dim: 3, vae.posterior: {type: gaussian}, vae.prior.r: 1, objective.beta: 2, train.samples: 1, evaluate.samples: 1}]
 """
 JUNK = [
     ".nan", "-.inf", "1e400", "9" * 400, "-1", "0", "1e-3s", "[[[[]]]]", "{}", "[]", "~", "no", "\t", "\0", "é☃😀", "\u2028", "\x85",
     "&a", "*a", "*net", "&net", "!!python/object:x", "!x", "<<", "? ", ": ", "- ", "---", "...", "%YAML 1.1", "|", ">", "'", '"', "{", "}", "[",
     "]", ",", "#", "\n", "\r", "  ", "grid", "{grid: [1, 2]}", "{grid: []}", "{grid: [{grid: [1]}]}", "{choice: [{grid: [1]}]}",
-    "{uniform: [0, 1]}", "{loguniform: [1, 1e300]}", "{uniform: [1e308, -1e308]}", "{uniform: [-1e308, 1e308]}", "true", "type: du", "0x_", "''",
+    "{uniform: [0, 1]}", "{integer: [0, 3]}", "{integer: [0, 0.5]}", "{in: []}", "{if: {train.lr: 1}, then: {train.lr: 2}}", "vae.prior", "train..lr", "zip", "{loguniform: [1, 1e300]}", "{uniform: [1e308, -1e308]}", "{uniform: [-1e308, 1e308]}", "true", "type: du", "0x_", "''",
     '"\\ud800"', "0o9", "2020-01-01", "type", "../..", "=", "[" * 60, "{a: " * 60, "x" * 2000,
 ]  # fmt: skip
 
@@ -82,7 +87,23 @@ values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["grid", "choice", "uniform", "loguniform", "type", "r", "steps"]) | st.text(max_size=5),
+            st.sampled_from(
+                [
+                    "grid",
+                    "choice",
+                    "uniform",
+                    "loguniform",
+                    "integer",
+                    "type",
+                    "r",
+                    "steps",
+                    "if",
+                    "then",
+                    "in",
+                    "vae.prior.r",
+                ]
+            )
+            | st.text(max_size=5),
             inner,
             max_size=2,
         )
@@ -156,7 +177,23 @@ def test_damaged_trees(changes):
 
 
 @given(
-    st.sampled_from(["", "vae.prior.r", "vae.prior", "train", "train.lr", "a.b.c", "seeds", "deepspeed.x", "."]),
+    st.sampled_from(
+        [
+            "",
+            "vae.prior.r",
+            "vae.prior",
+            "train",
+            "train.lr",
+            "a.b.c",
+            "seeds",
+            "deepspeed.x",
+            ".",
+            "zip",
+            "zip.train.samples",
+            "when",
+            "points",
+        ]
+    ),
     st.sampled_from(JUNK) | st.text(max_size=20),
 )
 @settings(quiet, max_examples=200)

@@ -92,7 +92,7 @@ search: {samples: 5, seed: 3}
     study = loads(text)
     assert [t.flat().get("vae.prior.r") is None for t in study.trials] == [True] + [False] * 5
     node = tree("{vae: {prior: {grid: [{type: normal}, {type: binarized, r: {uniform: [0, 2]}}]}}}")
-    assert space.count(node) == (1, 1) and space.draws(node) == ["vae.prior.r"]
+    assert space.count(node) == (1, 1)
 
 
 def test_draws_are_addressed_by_seed_path_and_sample():
@@ -126,6 +126,19 @@ def test_uniform_is_uniform():
     assert gap < 1.95 / math.sqrt(1000)  # Kolmogorov-Smirnov at 1e-3; the draws are fixed, so it holds or it does not
 
 
+def test_integers_are_drawn_evenly_with_both_ends():
+    d = column(
+        "vae: {latent_dim: {integer: [3, 6]}}\ntrain: {lr: {uniform: [0.1, 1]}}\nsearch: {samples: 1000}",
+        "vae.latent_dim",
+    )
+    assert len(d) == 1000 and all(type(v) is int for v in d)
+    chi = sum((d.count(v) - 250) ** 2 / 250 for v in (3, 4, 5, 6))
+    assert set(d) == {3, 4, 5, 6} and chi < 16.3  # chi-square of 3 degrees at 1e-3; the draws are fixed
+    assert column("objective: {type: elbo, beta: {integer: [1, 2]}}\nsearch: {samples: 9}", "objective.beta").count(
+        2.0
+    ) in range(1, 9)
+
+
 # --- count = length, and the resolved text is the same space -----------------------------------------------------------------
 
 reals = st.floats(0.01, 50, allow_nan=False).map(lambda x: round(x, 3))
@@ -137,7 +150,8 @@ def real(depth: int = 2) -> st.SearchStrategy[Any]:
         return leaf
     ends = st.tuples(reals, reals).filter(lambda p: p[0] < p[1]).map(list)
     drawn = st.sampled_from(["uniform", "loguniform"]).flatmap(lambda k: st.fixed_dictionaries({k: ends}))
-    return leaf | st.lists(real(depth - 1), min_size=1, max_size=3).map(lambda v: {"grid": v}) | drawn
+    whole = st.integers(1, 9).map(lambda low: {"integer": [low, low + 4]})
+    return leaf | st.lists(real(depth - 1), min_size=1, max_size=3).map(lambda v: {"grid": v}) | drawn | whole
 
 
 def grid_of(*options: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -152,6 +166,7 @@ configs = st.fixed_dictionaries(
             {},
             optional={
                 "latent_dim": st.integers(1, 9)
+                | st.just({"integer": [1, 9]})
                 | st.lists(st.integers(1, 9), min_size=1, max_size=3).map(lambda v: {"grid": v}),
                 "posterior": grid_of(
                     st.just({"type": "gaussian"}), st.fixed_dictionaries({"type": st.just("du"), "gamma": real(1)})
@@ -260,6 +275,12 @@ GOOD = [
     "seeds: [3, 5]\nengine: torch\ndeepspeed: {zero_optimization: {stage: 2}}\ntracking: {uri: null}\ntrain:\n",
     "vae: {posterior: {grid: [{type: gaussian}, {type: du, gamma: {grid: [0.5, {uniform: [1, 2]}]}}]}}",
     "vae: {prior: {type: {grid: [normal, binarized]}}, encoder: {type: mlp, hidden: [{grid: [8, 16]}, 4]}}",
+    "vae: {latent_dim: {integer: [2, 8]}}\nobjective: {type: elbo, beta: {integer: [1, 4]}}",
+    "zip: {vae.prior: [{type: normal}, {type: binarized, r: {grid: [0, 1]}}], objective.beta: [1, 4]}",
+    "zip: [{vae.latent_dim: [1, 2], train.lr: [0.1, 1]}, {train.samples: [1, 2], evaluate.samples: [1, 2]}]\npoints: null",
+    "when: [{if: {vae.prior.type: {in: [normal, vamp]}, train.clip_norm: null}, then: {train.lr: {grid: [1, 2]}}}]",
+    "points: [{}, {vae.latent_dim: 3}]",
+    "zip: {train.lr: [0.1, 1], objective.beta: [1, 2]}\nblocks: [{zip: null}, {points: [{train.lr: 1, objective.beta: 3}]}]",
     "train: {grid: [{lr: 0.1}, {clip_norm: {choice: [null, 1]}, lr_schedule: {type: linear, steps: 10}}]}",
 ]
 BAD = [
@@ -279,6 +300,17 @@ BAD = [
     "name: ../x",
     "engine: jax",
     "deepspeed: {optimizer: {}}",
+    "vae: {latent_dim: {integer: [2.5, 8]}}",
+    "vae: {prior: {type: {integer: [1, 2]}}}",
+    "zip: {train.lr: [0.1, 1]}",
+    "zip: {train.lr: [0.1, 1], seeds: [1, 2]}",
+    "zip: {train.lr: [0.1, 1], train.samples: {grid: [1, 2]}}",
+    "zip: []",
+    "when: {train.lr: 1}",
+    "when: [{then: {train.lr: 1}}]",
+    "when: [{if: {train.lr: {not: 1}}, then: {train.samples: 2}}]",
+    "points: {train.lr: 1}",
+    "points: [{search.seed: 1}]",
 ]
 
 
@@ -298,6 +330,4 @@ def test_the_schema_agrees_with_the_loader():
 def test_the_schema_describes_every_knob():
     defs = schema()["$defs"]
     assert defs["Binarized"]["properties"]["r"]["description"].startswith("distance of a mode from its mean")
-    assert {"grid", "choice", "uniform", "loguniform"} == {
-        k for o in defs["Binarized.r"]["anyOf"][1:] for k in o["properties"]
-    }
+    assert set(space.RANGES) == {k for o in defs["Binarized.r"]["anyOf"][1:] for k in o["properties"]}
