@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -359,6 +360,14 @@ class Loader:
         if problems:
             raise ConfigError(_by_place(problems))
         return () if skipped or first is None else tuple(replace(first, seed=seed) for seed in seeds)
+
+    def examples(self) -> list[Trial]:
+        """A few trials of the space: each range at its first item or lower end, then at its last or upper."""
+        found = []
+        for end in (0, -1):
+            with suppress(ConfigError):
+                found += self.suggest(lambda d, end=end: range(d.size)[end] if d.size else (d.ends or ())[end])
+        return found
 
     def trials(
         self, configurations: Space, draws: space.Draws, search: Search, seeds: Sequence[int]

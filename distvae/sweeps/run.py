@@ -11,9 +11,9 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from distvae.kernels import backend
 from distvae.results import ledger, rows
 from distvae.results.provenance import git_sha
 from distvae.study import Study
-from distvae.sweeps import cluster
+from distvae.sweeps import cluster, searching
 from distvae.sweeps.groups import GroupPlan, partition
 from distvae.sweeps.lock import hold_out
 from distvae.sweeps.plan import write_plan
 from distvae.sweeps.progress import Display, Progress
 from distvae.sweeps.schedulers import HyperBand, recall
+from distvae.sweeps.tree import ConfigError
 from distvae.training import checkpoint
 from distvae.training.halving import Halving
 from distvae.trial import Trial, as_data
@@ -54,15 +55,18 @@ class Outcome:
         return 130 if self.interrupted else 3 if self.count("failed") else 0
 
 
+def is_over(trial: Trial, status: str, epoch: int) -> bool:
+    """Is a trial whose last attempt ended so never run again?"""
+    return status in ("diverged", "stopped") or (status == "finished" and epoch >= trial.train.epochs)
+
+
 def remaining(study: Study, ended: dict[str, Any]) -> list[tuple[Trial, dict[str, Any]]]:
     """The trials left to run, with their tasks: no end committed, a failed one, or one planned for more epochs than it
     has."""
     todo = []
     for trial in study.trials:
         past = ended.get(trial.key)
-        if past is not None and past.status in ("diverged", "stopped"):
-            continue
-        if past is not None and past.status == "finished" and past.epoch >= trial.train.epochs:
+        if past is not None and is_over(trial, past.status, past.epoch):
             continue
         task = {
             "key": trial.key,
@@ -81,16 +85,24 @@ def sweep(study: Study, out: Path, *, address: str | None = None, display: bool 
     backend.require()
     with hold_out(out):
         ended, damaged = ledger.scan(out)
-        write_plan(out, study, keep=set(ended))
+        suggestions = searching.known(out, searching.Configurations(study.source)) if study.source else []
+        if study.source:
+            study = replace(study, trials=searching.distinct(suggestions))
+        write_plan(out, study, keep=set(ended), suggested=searching.by_config(suggestions))
         todo = remaining(study, ended)
+        more = study.search.algorithm.trials - len(suggestions) if study.search.algorithm else 0
         outcome = Outcome(out, len(study.trials))
         outcome.notes += damaged
         progress = Progress(total=len(study.trials), skipped=len(study.trials) - len(todo))
         progress.epochs = sum(t.train.epochs for t, _ in todo)
-        with Display(progress, shown=display and bool(todo)) as shown:
+        with Display(progress, shown=display and (bool(todo) or more > 0)) as shown:
             for line in damaged:
                 shown.say(line)
-            _Driver(study, out, todo, outcome, progress, shown.say, address).run()
+            driver = _Driver(study, out, todo, outcome, progress, shown.say, address)
+            driver.past, driver.suggestions = ended, suggestions
+            driver.run(more)
+        study = driver.study
+        outcome.planned = len(study.trials)
         latest, _ = ledger.scan(out)
         outcome.status = {t.key: latest[t.key].status for t in study.trials if t.key in latest}
         return outcome
@@ -116,13 +128,16 @@ class _Driver:
         self.ended: set[str] = set()  # trials whose end we heard of
         self.rows: dict[str, dict[Any, dict[str, Any]]] = {}  # of those that Tune's scheduler may stop
         self.device = ""
+        self.past: dict[str, Any] = {}  # key -> how it ended before this run
+        self.suggestions: list[searching.Known] = []
         self.draining = threading.Event()
         self.tracker = self._tracker()
 
-    def run(self) -> None:
+    def run(self, more: int = 0) -> None:
+        """Train what is left, and as many suggestions `more`."""
         self.tracker.open()
         try:
-            if self.tasks:
+            if self.tasks or more > 0:
                 with self._signals(), cluster.connect(self.address, self._cpus()) as ray:
                     self._fit(ray)
         finally:
@@ -165,12 +180,18 @@ class _Driver:
         if isinstance(scheduler, HyperBand):  # it pauses groups, and a bracket is made of those that have come
             concurrency, ahead = None, len(groups)
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(ahead or "auto")
+        space: dict[str, Any] = {"job": self._job(local)}
+        config = tune.TuneConfig(reuse_actors=True, scheduler=self._scheduler())
+        suggests = self._search(ray.slots(r)) if self.study.source else None
+        if suggests is None:
+            space["task"] = tune.grid_search([self._task(g) for g in groups])
+            config.max_concurrent_trials = concurrency
+        else:
+            config.search_alg, config.num_samples = suggests, -1
         tuner = tune.Tuner(
             tune.with_resources(Gang, placement(r.workers, r.threads, r.gpus)),
-            param_space={"job": self._job(local), "task": tune.grid_search([self._task(g) for g in groups])},
-            tune_config=tune.TuneConfig(
-                reuse_actors=True, max_concurrent_trials=concurrency, scheduler=self._scheduler()
-            ),
+            param_space=space,
+            tune_config=config,
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(ray.scratch),
@@ -183,13 +204,68 @@ class _Driver:
             ),
         )
         tuner.fit()
+        if suggests is not None and suggests.searcher.refusal is not None:
+            raise ConfigError([f"search.algorithm: {suggests.searcher.refusal}"])
+
+    def _search(self, concurrency: int) -> Any:
+        """Tune's searcher: so many configurations at a time."""
+        from ray.tune.search import ConcurrencyLimiter
+
+        from distvae.sweeps.suggest import Suggestions, optuna_search
+
+        study, algorithm = self.study, self.study.search.algorithm
+        assert study.source is not None and algorithm is not None
+        configurations = searching.Configurations(study.source)
+        inner, sampler = optuna_search(
+            algorithm, study.search.seed, configurations, [v for _, v, _ in self.suggestions]
+        )
+        search = Suggestions(
+            algorithm,
+            configurations,
+            inner=inner,
+            at=sampler.at,
+            history=self._history,
+            planned=self._planned,
+            task=self._seeds,
+            settle=self._settle,
+            known=self.suggestions,
+            skip=study.search.nonsense == "skip",
+        )
+        return ConcurrencyLimiter(search, max_concurrent=concurrency)
+
+    def _history(self, trial: Trial) -> ledger.History | None:
+        """Of a trial that is never run again."""
+        found = ledger.history(self.out, trial.key)
+        last = max((r["epoch"] for r in found.rows), default=0) if found else 0
+        return found if found and is_over(trial, found.status, last) else None
+
+    def _planned(self, number: int, values: Mapping[str, Any], trials: Sequence[Trial]) -> None:
+        """A new suggestion: into the plan before anything else."""
+        self.suggestions.append((number, values, trials))
+        before = {t.key for t in self.study.trials}
+        self.study = replace(self.study, trials=searching.distinct(self.suggestions))
+        write_plan(self.out, self.study, keep=set(self.past), suggested=searching.by_config(self.suggestions))
+        new = remaining(replace(self.study, trials=tuple(t for t in trials if t.key not in before)), self.past)
+        self.trials |= {t.key: t for t, _ in new}
+        self.tasks |= {task["key"]: task for _, task in new}
+        self.progress.total = len(self.study.trials)
+        self.progress.skipped += len(self.study.trials) - len(before) - len(new)
+        self.progress.epochs += sum(t.train.epochs for t, _ in new)
+
+    def _seeds(self, trials: Sequence[Trial]) -> dict[str, Any]:
+        left = tuple(t for t in trials if t.key in self.tasks and t.key not in self.ended)
+        return self._task(GroupPlan(left, False, None, tuple(t for t in trials if t not in left)))
+
+    def _settle(self, trials: Sequence[Trial]) -> None:
+        self.completed({"members": [self.tasks[t.key] for t in trials if t.key in self.tasks]})
 
     def _scheduler(self) -> Any:
         """Tune's own, if one decides; told of what ended in earlier runs."""
         part = self.study.search.scheduler
         if part is None or isinstance(part, Halving):
             return None
-        scheduler = part.build(max(t.train.epochs for t in self.study.trials))
+        trials = self.study.trials or (self.study.source.examples() if self.study.source else ())
+        scheduler = part.build(max(t.train.epochs for t in trials))
         if not isinstance(part, HyperBand):
             past: dict[str, dict[str, Any]] = {}
             for t in self.study.trials:

@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 
 from distvae.results.ledger import History
 from distvae.sweeps.algorithms import Optuna
+from distvae.sweeps.searching import Known, Refused
 from distvae.trial import Trial
 
 NONSENSE_IN_A_ROW = 1000  # suggestions refused one after the other before the search gives up
@@ -26,17 +27,13 @@ NONSENSE_IN_A_ROW = 1000  # suggestions refused one after the other before the s
 class Space(Protocol):
     """What may be suggested."""
 
-    def values(self, ask: Any) -> dict[str, Any]:
-        """The value of each dimension, asked of an `optuna.Trial` one after the other (define by run)."""
+    def values(self, ask: Any) -> None:
+        """Ask an `optuna.Trial` for the value of one dimension after the other (define by run)."""
         ...
 
     def trials(self, values: Mapping[str, Any]) -> Sequence[Trial]:
         """All seeds of the configuration. Raises Refused if its parts do not go together."""
         ...
-
-
-class Refused(Exception):
-    """A suggestion that is no configuration."""
 
 
 @dataclass
@@ -79,8 +76,8 @@ def optuna_search(algorithm: Optuna, seed: int, space: Space, known: Sequence[Ma
 
 class Suggestions(Searcher):
     """Tune's searcher. `inner` is asked and told by number ("0", "1", ...); `at` says which number comes next;
-    `history` is the record of a trial that has ended for good; `planned` is called with every suggestion of the search, the new one last,
-    before it is launched; `task` makes of the trials that are left what a gang trains."""
+    `history` is the record of a trial that has ended for good; `planned` is called with a new suggestion before it is launched; `task` makes of a configuration's trials what a gang trains; `settle` is called when Tune is
+    done with them, before their history is read."""
 
     def __init__(
         self,
@@ -90,14 +87,15 @@ class Suggestions(Searcher):
         inner: Searcher,
         at: Callable[[int], None],
         history: Callable[[Trial], History | None],
-        planned: Callable[[Sequence[Suggestion]], None],
+        planned: Callable[[int, Mapping[str, Any], Sequence[Trial]], None],
         task: Callable[[Sequence[Trial]], dict[str, Any]],
-        known: Sequence[tuple[int, Mapping[str, Any], Sequence[Trial]]] = (),
+        settle: Callable[[Sequence[Trial]], None] = lambda trials: None,
+        known: Sequence[Known] = (),
         skip: bool = False,
     ):
         super().__init__()
         self.algorithm, self.space, self.inner, self.at = algorithm, space, inner, at
-        self.history, self.planned, self.task, self.skip = history, planned, task, skip
+        self.history, self.planned, self.task, self.settle, self.skip = history, planned, task, settle, skip
         self.suggestions: dict[str, Suggestion] = {}  # by config_key, in order
         self.waiting: list[Suggestion] = []  # planned earlier, not ended
         self.running: dict[str, Suggestion] = {}  # Tune's trial id -> suggestion
@@ -131,6 +129,8 @@ class Suggestions(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         suggestion = self.running.pop(trial_id, None)
+        if suggestion is not None and not error:
+            self.settle(suggestion.trials)
         if suggestion is not None and not self._tell(suggestion):
             for number in self.open.pop(suggestion.key):  # failed, or interrupted
                 self.inner.on_trial_complete(str(number), error=True)
@@ -156,8 +156,8 @@ class Suggestions(Searcher):
                 self.refusal = f"{self.nonsense} suggestions in a row do not go together; the last: {e}"
             return
         self.nonsense = 0
+        self.planned(number, values, trials)
         self._take(number, values, trials)
-        self.planned(list(self.suggestions.values()))
 
     def _take(self, number: int, values: Mapping[str, Any], trials: Sequence[Trial]) -> None:
         """A suggestion joins the search: told if it has ended, else it runs, unless it runs already."""

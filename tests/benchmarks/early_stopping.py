@@ -14,6 +14,7 @@ are as interesting as the winning ones."""
 from __future__ import annotations
 
 import json
+import os
 import platform
 import tempfile
 import time
@@ -119,11 +120,13 @@ def run(
     from distvae.sweeps.cluster import cores
 
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    loads = [round(os.getloadavg()[0], 1)]  # before, and after every sweep: what else the machine did
     with tempfile.TemporaryDirectory() as temp:
         for i in range(repeats):
             for way in ways if i % 2 == 0 else reversed(ways):
                 found = once(way, Path(temp) / f"{way}{i}", epochs)
                 runs[way].append(found)
+                loads.append(round(os.getloadavg()[0], 1))
                 say(f"{way}: {found['training_s']:.1f} s, {found['epochs']} epochs, {found['statuses']}")
     grid = [p for r in runs["grid"] for p in r["finished"]]
     corner = max(p[1] for p in grid), max(p[2] for p in grid)
@@ -153,6 +156,7 @@ def run(
         "ways": {way: {**r, "search": WAYS[way]} for way, r in results.items()},
         "what": f"seconds until the points dominate {REACHED:.0%} of the full grid's area; null: never",
         "space": SPACE % (epochs, "..."),
+        "load_average": loads,
         "device": f"{platform.machine()}, {cores()} cores",
         "versions": {"distvae": __version__, "torch": torch.__version__, "ray": ray.__version__},
         "git_sha": git_sha(),

@@ -7,7 +7,8 @@ from ray.tune.search import Searcher
 
 from distvae.results import ledger
 from distvae.sweeps.algorithms import Optuna
-from distvae.sweeps.suggest import Refused, Suggestions
+from distvae.sweeps.searching import Refused
+from distvae.sweeps.suggest import Suggestions
 
 SEEDS = (0, 1)
 
@@ -43,14 +44,14 @@ class Search:
     """A search over `values`, of an OUT."""
 
     def __init__(self, out, values, *, known=(), n=100, skip=True, objective="rate_distortion"):
-        self.inner, self.plans, self.numbers, self.launched = Listed(values), [], [], 0
+        self.inner, self.planned, self.numbers, self.launched = Listed(values), [], [], 0
         self.tune = Suggestions(
             Optuna(trials=n, objective=objective),
             Line(),
             inner=self.inner,
             at=self.numbers.append,
             history=lambda t: self.ended(out, t),
-            planned=lambda found: self.plans.append([(s.trials[0].vae.prior.r, dict(s.asked)) for s in found]),
+            planned=lambda number, values, trials: self.planned.append((number, values["r"], len(trials))),
             task=lambda trials: {"id": trials[0].config_key, "r": trials[0].vae.prior.r, "n": len(trials)},
             known=known,
             skip=skip,
@@ -79,8 +80,8 @@ def finish(out, r, rate, distortion, seeds=SEEDS, status="finished", **more):
 
 def test_a_suggestion_is_in_the_plan_before_it_is_launched_and_told_the_mean_over_seeds(tmp_path):
     search = Search(tmp_path, [0.1, 0.2, 0.3], n=2)
-    assert search.launch() == 0.1 and search.plans == [[(0.1, {0: {"r": 0.1}})]]
-    assert search.launch() == 0.2 and search.plans[-1] == [(0.1, {0: {"r": 0.1}}), (0.2, {1: {"r": 0.2}})]
+    assert search.launch() == 0.1 and search.planned == [(0, 0.1, 2)]
+    assert search.launch() == 0.2 and search.planned == [(0, 0.1, 2), (1, 0.2, 2)]
     finish(tmp_path, 0.2, 4.0, 8.0)
     search.end(2)
     assert search.inner.told == {"1": {"rate_nats": 4.5, "distortion_nats": 7.5}}
@@ -97,7 +98,7 @@ def test_resumed_it_tells_what_has_ended_runs_what_has_not_and_then_asks_for_mor
     known = [(n, {"r": values[n]}, Line().trials({"r": values[n]})) for n in (0, 1, 2)]
     search = Search(tmp_path, values, known=known, n=4)
     assert search.inner.told == {"0": {"rate_nats": 1.5, "distortion_nats": 1.5}}
-    assert search.plans == [], "they are in the plan"
+    assert search.planned == [], "they are in the plan"
     assert [search.launch() for _ in range(4)] == [0.2, 0.3, 0.4, Searcher.FINISHED]
     assert search.numbers == [0, 1, 2, 3]
 
@@ -115,10 +116,7 @@ def test_a_configuration_suggested_again_is_not_run_again(tmp_path):
     finish(tmp_path, 0.2, 3.0, 2.0)
     search.end(2)
     assert search.inner.told["2"] == search.inner.told["4"] == {"rate_nats": 3.5, "distortion_nats": 1.5}
-    assert search.plans[-1] == [
-        (0.1, {0: {"r": 0.1}, 1: {"r": 0.1}, 3: {"r": 0.1}}),
-        (0.2, {2: {"r": 0.2}, 4: {"r": 0.2}}),
-    ]
+    assert search.planned == [(0, 0.1, 2), (1, 0.1, 2), (2, 0.2, 2), (3, 0.1, 2), (4, 0.2, 2)]
 
 
 def test_what_has_no_value_ranks_last_and_what_failed_says_nothing(tmp_path):
@@ -140,7 +138,7 @@ def test_nonsense_is_passed_over_and_not_counted_or_ends_the_search(tmp_path):
     search = Search(tmp_path, [-1.0, 0.1, -2.0, 0.2, 0.3], n=2)
     assert [search.launch() for _ in range(3)] == [0.1, 0.2, Searcher.FINISHED]
     assert search.inner.told == {"0": "failed", "2": "failed"}
-    assert [list(asked) for _, asked in search.plans[-1]] == [[1], [3]]
+    assert search.planned == [(1, 0.1, 2), (3, 0.2, 2)]
     strict = Search(tmp_path, [0.1, -1.0, 0.2], skip=False)
     assert [strict.launch(), strict.launch(), strict.launch()] == [0.1, Searcher.FINISHED, Searcher.FINISHED]
     assert "r=-1.0 makes no sense" in strict.tune.refusal and "nonsense: skip" in strict.tune.refusal
