@@ -38,10 +38,10 @@ class Space(Protocol):
 
 @dataclass
 class Suggestion:
-    """One configuration that was suggested, and every number and values it was suggested by."""
+    """One configuration that was suggested, and every number it was suggested by."""
 
     trials: tuple[Trial, ...]
-    asked: dict[int, dict[str, Any]] = field(default_factory=dict)
+    numbers: list[int] = field(default_factory=list)
 
     @property
     def key(self) -> str:
@@ -102,9 +102,9 @@ class Suggestions(Searcher):
         self.open: dict[str, list[int]] = {}  # config_key -> numbers that have not been told
         self.number = self.nonsense = 0
         self.refusal: str | None = None  # why the search ended early
-        for number, values, trials in known:
+        for number, _, trials in known:
             self._ask(number)
-            self._take(number, values, trials)
+            self._take(number, trials)
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles it for a state file that we never read
         return {}
@@ -114,7 +114,7 @@ class Suggestions(Searcher):
 
     @property
     def asked(self) -> int:
-        return sum(len(s.asked) for s in self.suggestions.values())
+        return sum(len(s.numbers) for s in self.suggestions.values())
 
     # --- what Tune calls --------------------------------------------------------------------------------------------
 
@@ -157,14 +157,14 @@ class Suggestions(Searcher):
             return
         self.nonsense = 0
         self.planned(number, values, trials)
-        self._take(number, values, trials)
+        self._take(number, trials)
 
-    def _take(self, number: int, values: Mapping[str, Any], trials: Sequence[Trial]) -> None:
+    def _take(self, number: int, trials: Sequence[Trial]) -> None:
         """A suggestion joins the search: told if it has ended, else it runs, unless it runs already."""
         suggestion = Suggestion(tuple(trials))
         new = suggestion.key not in self.suggestions
         suggestion = self.suggestions.setdefault(suggestion.key, suggestion)
-        suggestion.asked[number] = dict(values)
+        suggestion.numbers.append(number)
         self.open.setdefault(suggestion.key, []).append(number)
         if not self._tell(suggestion) and new:
             self.waiting.append(suggestion)

@@ -1,5 +1,5 @@
 """ASHA, median stopping and HyperBand for real, on digits: what they decided is what their rules say of the committed
-rows."""
+rows. (ASHA's quick test is in test_search.py, on the same sweep as a search's.)"""
 
 import json
 from pathlib import Path
@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from ray.tune.schedulers import TrialScheduler
 
 from distvae.config import loads
 from distvae.results import ledger
 from distvae.sweeps.run import Outcome, sweep
+from distvae.sweeps.schedulers import Asha, Median, recall
 
-pytestmark = [pytest.mark.sweep, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.timeout(420)
 CONFIG = """
 name: early
 data: {type: digits}
@@ -71,6 +73,8 @@ def asha(configs, grace, eta, epochs):
     return out
 
 
+@pytest.mark.slow
+@pytest.mark.sweep
 def test_asha_stops_whom_its_rungs_say_and_nothing_is_run_again(tmp_path):
     out = tmp_path / "asha"
     lrs = (1e-3, 1e-5, 1e-2, 3e-3, 2e-2, 1e-4)
@@ -104,6 +108,7 @@ def median(configs, grace, least):
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 def test_median_stopping_stops_whom_its_rule_says(tmp_path):
     _, configs = run(tmp_path, "{type: median, grace: 1, least: 2}", (1e-3, 1e-2, 1e-5, 3e-3, 1e-4, 2e-2))
     stops = median(configs, 1, 2)
@@ -115,6 +120,7 @@ def test_median_stopping_stops_whom_its_rule_says(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 def test_hyperband_pauses_its_brackets_and_keeps_their_best(tmp_path):
     """max_t = 4, eta = 2: brackets of 3, 3 and 4 trials; the second halves at epoch 2, the third at 1 and 2."""
     lrs = [1e-3, 2e-3, 3e-3, 1e-5, 1e-2, 1e-3 / 3, 1e-4, 2e-2, 3e-5, 5e-3]
@@ -133,3 +139,27 @@ def test_hyperband_pauses_its_brackets_and_keeps_their_best(tmp_path):
     left_behind(tmp_path, 20)
     logs = [[json.loads(line) for line in f.read_text().splitlines()] for f in (tmp_path / "logs").iterdir()]
     assert any(sum(e["event"] == "start" for e in log) > 1 for log in logs), "some were paused and gone on with"
+
+
+def test_what_ended_in_an_earlier_run_is_recalled():
+    """Rungs and medians are those of the whole sweep, also after it was interrupted."""
+
+    def past(*bounds, status="finished"):
+        rows = [{"epoch": e, "split": "valid", "elbo_nats": b} for e, b in enumerate(bounds, start=1)]
+        return ledger.History(status, rows)
+
+    ended = [
+        {"a0": past(-10.0, -8.0, -7.0, -6.0), "a1": past(-12.0, -8.0, -7.0, -6.0)},  # -11 on average at epoch 1
+        {"b0": past(-20.0, status="stopped"), "b1": past(-20.0, status="stopped")},
+        {"c0": past(-14.0, -13.0, -12.0, -11.0)},
+    ]
+    for part, better in ((Asha(grace=1, eta=2), -13.9), (Median(grace=1, least=3), -13.9)):
+        for score, decision in ((-14.1, TrialScheduler.STOP), (better, TrialScheduler.CONTINUE)):
+            scheduler, fresh = part.build(4), Fresh()
+            recall(scheduler, part.metric, ended)
+            scheduler.on_trial_add(None, fresh)
+            assert scheduler.on_trial_result(None, fresh, {"epoch": 1, "score": score}) == decision, (part, score)
+
+
+class Fresh:
+    trial_id = "fresh"

@@ -97,6 +97,7 @@ def run(monkeypatch):
     return go
 
 
+NAMES = ("vae.latent_dim", "objective.beta", "train.lr")
 VALUES = [(2, 1.0, 1), (4, 0.2, 0), (2, 1.0, 1), (3, 5.0, 1)]  # latent_dim, beta, lr; the third is the first again
 
 
@@ -113,11 +114,11 @@ def means(out, trials):
     return dict(zip(("rate_nats", "distortion_nats"), np.mean(last, axis=0).tolist(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_search_plans_launches_tells_and_is_replayed(tmp_path, run):
     outcome, searcher = run(tmp_path, 3, VALUES)
     assert outcome.exit_code == 0 and outcome.planned == 4 == outcome.count("finished")
-    names = ("vae.latent_dim", "objective.beta", "train.lr")
-    asked = {n: dict(zip(names, VALUES[n], strict=True)) for n in range(3)}
+    asked = {n: dict(zip(NAMES, VALUES[n], strict=True)) for n in range(3)}
     assert planned(tmp_path) == asked
     rows = pq.read_table(tmp_path / "plan.parquet").to_pylist()
     assert [(r["vae.latent_dim"], r["objective.beta"], r["train.lr"], r["seed"]) for r in rows] == [
@@ -143,19 +144,23 @@ def test_a_search_plans_launches_tells_and_is_replayed(tmp_path, run):
         "0": pytest.approx(first), "1": pytest.approx(second), "2": pytest.approx(first), "3": searcher.told["3"],
     }  # fmt: skip
     order = [e[1] for e in searcher.events]
-    assert order == ["0", "1", "2", "3"] and planned(tmp_path)[3] == dict(zip(names, VALUES[3], strict=True))
+    assert order == ["0", "1", "2", "3"] and planned(tmp_path)[3] == dict(zip(NAMES, VALUES[3], strict=True))
     assert len(before) == 3 and len(list((tmp_path / "points").iterdir())) == 6
 
 
-@pytest.mark.slow
-def test_a_scheduler_may_stop_what_was_suggested(tmp_path, run):
-    """ASHA with a rung at epoch 1: what it stopped is told at the epoch it had reached."""
+def test_a_search_with_asha_plans_before_it_launches_and_is_told_what_a_stopped_trial_had_reached(tmp_path, run):
+    """A rung at epoch 1: who is below the median of those before stops there."""
     values = [(2, 1.0, 1), (4, 1.0, 0), (3, 1.0, 0), (4, 0.9, 1)]
     outcome, searcher = run(tmp_path, 4, values, "{type: asha, grace: 1, eta: 2}")
     rows = pq.read_table(tmp_path / "plan.parquet").to_pylist()
-    assert outcome.count("stopped") and outcome.count("stopped") + outcome.count("finished") == 8
+    asked = {n: dict(zip(NAMES, values[n], strict=True)) for n in range(4)}
+    assert [e[2] for e in searcher.events] == [{k: asked[k] for k in range(n)} for n in range(4)]
+    rung, expected = [], []
     for n in range(4):
         records = [ledger.history(tmp_path, r["trial_key"]) for r in rows[2 * n : 2 * n + 2]]
-        told = searcher.told[str(n)]
-        assert told["rate_nats"] == pytest.approx(np.mean([h.last("rate_nats") for h in records]))
-        assert len({h.status for h in records}) == 1
+        assert searcher.told[str(n)]["rate_nats"] == pytest.approx(np.mean([h.last("rate_nats") for h in records]))
+        bound = np.mean([r["elbo_nats"] for h in records for r in h.rows if (r["epoch"], r["split"]) == (1, "valid")])
+        expected += ["stopped" if rung and bound < np.median(rung) else "finished"] * 2
+        rung.append(bound)
+    assert [outcome.status[r["trial_key"]] for r in rows] == expected
+    assert {"stopped", "finished"} == set(expected)
