@@ -243,6 +243,7 @@ def exit_code(e: Exception) -> int | None:
         "SamplerError": 2,
         "BenchError": 2,
         "ResourcesError": 4,
+        "OptunaMissingError": 4,
         "KernelsUnavailable": 4,
         "TrackerError": 4,
         "OutLockedError": 5,

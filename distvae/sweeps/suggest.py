@@ -24,6 +24,10 @@ from distvae.trial import Trial
 NONSENSE_IN_A_ROW = 1000  # suggestions refused one after the other before the search gives up
 
 
+class OptunaMissingError(Exception):
+    """Optuna is not installed (exit code 4)."""
+
+
 class Space(Protocol):
     """What may be suggested."""
 
@@ -50,7 +54,10 @@ class Suggestion:
 
 def optuna_search(algorithm: Optuna, seed: int, space: Space, known: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
     """(Tune's searcher, its addressed sampler); the `known` values are what it suggests first."""
-    import optuna
+    try:
+        import optuna
+    except ImportError:
+        raise OptunaMissingError("search.algorithm: optuna is not installed here (pip install optuna)") from None
     from ray.tune.search.optuna import OptunaSearch
 
     from distvae.sweeps.addressed import Addressed

@@ -2,11 +2,13 @@
 rows. (ASHA's quick test is in test_search.py, on the same sweep as a search's.)"""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from driver import Sweep
 from ray.tune.schedulers import TrialScheduler
 
 from distvae.config import loads
@@ -88,6 +90,22 @@ def test_asha_stops_whom_its_rungs_say_and_nothing_is_run_again(tmp_path):
     assert again.status == outcome.status and outcome.count("stopped") == 2 * sum(s is not None for s in stops)
     assert before == {p.name: p.stat().st_mtime_ns for p in (out / "points").iterdir()}
     assert set(pq.read_table(out / "plan.parquet")["trial_key"].to_pylist()) == set(outcome.status)
+
+
+@pytest.mark.slow
+@pytest.mark.sweep
+def test_an_interrupted_asha_stops_nobody_by_it_and_then_decides_as_if_it_had_not_been(tmp_path):
+    lrs = (1e-3, 1e-5, 1e-2, 3e-3, 2e-2, 1e-4)
+    scheduler, config, out = "{type: asha, grace: 1, eta: 2}", tmp_path / "early.yaml", tmp_path / "out"
+    text = {"scheduler": scheduler, "lrs": ", ".join(map(str, lrs)), "epochs": 40, "concurrency": 1}
+    config.write_text(CONFIG % text)
+    with Sweep(config, out) as sweep:
+        sweep.wait_for(lambda: len(sweep.points()) >= 4)
+        assert sweep.end(signal.SIGINT) == 130
+        interrupted = len(sweep.points())
+        assert interrupted < 12 and interrupted % 2 == 0, "configurations that ended, and no other"
+    _, configs = run(out, scheduler, lrs, epochs=40)
+    assert [c["epoch"] if c["status"] == "stopped" else None for c in configs] == asha(configs, 1, 2, 40)
 
 
 def median(configs, grace, least):
