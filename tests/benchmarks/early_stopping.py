@@ -5,14 +5,16 @@ The measure is the area (hypervolume) that a sweep's points dominate in the rate
 corner that all ways share: the largest rate and distortion of the full grid's points. A point counts from the moment
 its trial's rows are committed: `finished` counts trials trained to the last epoch, as the curve's frontier does;
 `any` those that were stopped too, at the epoch they had reached. Reached is 99% of the full grid's final area, on
-`finished`. All ways run the same trials and seeds, alternately, in one call; start-up is not counted (the first commit
-minus the first trial's own training time is the beginning).
+`finished`. Seconds depend on what else the machine does (its load is noted beside them), so the same is given in epochs:
+all epochs of the trials that had ended by then. All ways run the same trials and seeds, alternately, in one call;
+start-up is not counted (the first commit minus the first trial's own training time is the beginning).
 
 ASHA and its kin rank by the bound, so where beta spreads trials along the frontier they stop its ends: the losing rows
 are as interesting as the winning ones."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -22,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-Points = list[tuple[float, float, float]]  # (seconds, rate, distortion)
+Points = list[tuple[float, float, float]]  # (seconds or epochs, rate, distortion)
 REACHED = 0.99
 EPOCHS = 27
 SPACE = """
@@ -40,10 +42,10 @@ search: %s
 """
 WAYS = {
     "grid": "{}",
-    "asha": "{scheduler: {type: asha, grace: 3, eta: 3}}",
-    "median": "{scheduler: {type: median, grace: 3}}",
+    "asha": "{scheduler: {type: asha, grace: GRACE, eta: 3}}",
+    "median": "{scheduler: {type: median, grace: GRACE}}",
     "hyperband": "{scheduler: {type: hyperband, eta: 3}}",
-    "halving": "{scheduler: {type: halving, grace: 3, eta: 3}}",
+    "halving": "{scheduler: {type: halving, grace: GRACE, eta: 3}}",
 }
 
 
@@ -57,13 +59,17 @@ def hypervolume(points: Iterable[tuple[float, float]], corner: tuple[float, floa
     return area
 
 
-def once(way: str, out: Path, epochs: int) -> dict[str, Any]:
+def search(way: str, grace: int) -> str:
+    return WAYS[way].replace("GRACE", str(grace))
+
+
+def once(way: str, out: Path, epochs: int, grace: int) -> dict[str, Any]:
     """One sweep: its points, when they came, and what it trained."""
     from distvae.config import loads
     from distvae.results import ledger
     from distvae.sweeps.run import sweep
 
-    study = loads(SPACE % (epochs, WAYS[way]))
+    study = loads(SPACE % (epochs, search(way, grace)))
     started = time.monotonic()
     outcome = sweep(study, out, display=False)
     total = time.monotonic() - started
@@ -71,7 +77,8 @@ def once(way: str, out: Path, epochs: int) -> dict[str, Any]:
     commits = {p.name.partition(".")[0]: p.stat().st_mtime for p in (out / "points").glob("[!.]*.parquet")}
     last = {r["trial_key"]: r for r in table.to_pylist() if r["split"] == "test"}  # rows are in order of epochs
     began = min(commits[key] - row["wall_s"] for key, row in last.items())
-    rows = [{**row, "s": commits[key] - began} for key, row in last.items()]
+    rows = sorted(({**row, "s": commits[key] - began} for key, row in last.items()), key=lambda r: r["s"])
+    trained = list(itertools.accumulate(r["epoch"] for r in rows))
     return {
         "statuses": {s: outcome.count(s) for s in sorted(set(outcome.status.values()))},
         "epochs": sum(r["epoch"] for r in rows),
@@ -79,6 +86,11 @@ def once(way: str, out: Path, epochs: int) -> dict[str, Any]:
         "training_s": max(r["s"] for r in rows),
         "finished": [(r["s"], r["rate_nats"], r["distortion_nats"]) for r in rows if r["status"] == "finished"],
         "any": [(r["s"], r["rate_nats"], r["distortion_nats"]) for r in rows],
+        "by_epoch": [
+            (n, r["rate_nats"], r["distortion_nats"])
+            for n, r in zip(trained, rows, strict=True)
+            if r["status"] == "finished"
+        ],
     }
 
 
@@ -86,8 +98,8 @@ def area(points: Points, corner: tuple[float, float]) -> float:
     return hypervolume([p[1:] for p in points], corner)
 
 
-def reached_s(points: Points, corner: tuple[float, float], least: float) -> float | None:
-    """Seconds until the points that have come dominate `least`; None: never."""
+def reached(points: Points, corner: tuple[float, float], least: float) -> float | None:
+    """Seconds (or epochs) until the points that have come dominate `least`; None: never."""
     found: list[tuple[float, float]] = []
     for s, rate, distortion in sorted(points):
         found.append((rate, distortion))
@@ -107,6 +119,7 @@ def _median(values: Sequence[float | None]) -> float | None:
 def run(
     repeats: int = 2,
     epochs: int = EPOCHS,
+    grace: int = 3,
     ways: Sequence[str] = tuple(WAYS),
     say: Callable[[str], None] = print,
     **_: Any,
@@ -124,7 +137,7 @@ def run(
     with tempfile.TemporaryDirectory() as temp:
         for i in range(repeats):
             for way in ways if i % 2 == 0 else reversed(ways):
-                found = once(way, Path(temp) / f"{way}{i}", epochs)
+                found = once(way, Path(temp) / f"{way}{i}", epochs, grace)
                 runs[way].append(found)
                 loads.append(round(os.getloadavg()[0], 1))
                 say(f"{way}: {found['training_s']:.1f} s, {found['epochs']} epochs, {found['statuses']}")
@@ -140,8 +153,9 @@ def run(
             "whole_s": [r["whole_s"] for r in found],
             "share_of_area_finished": [area(r["finished"], corner) / whole for r in found],
             "share_of_area_any": [area(r["any"], corner) / whole for r in found],
-            "reached_s": [reached_s(r["finished"], corner, REACHED * whole) for r in found],
-            "reached_any_s": [reached_s(r["any"], corner, REACHED * whole) for r in found],
+            "reached_s": [reached(r["finished"], corner, REACHED * whole) for r in found],
+            "reached_epochs": [reached(r["by_epoch"], corner, REACHED * whole) for r in found],
+            "reached_any_s": [reached(r["any"], corner, REACHED * whole) for r in found],
         }
     base = _median(results["grid"]["reached_s"])
     for r in results.values():
@@ -153,7 +167,7 @@ def run(
         "repeats": repeats,
         "corner_rate_nats": corner[0],
         "corner_distortion_nats": corner[1],
-        "ways": {way: {**r, "search": WAYS[way]} for way, r in results.items()},
+        "ways": {way: {**r, "search": search(way, grace)} for way, r in results.items()},
         "what": f"seconds until the points dominate {REACHED:.0%} of the full grid's area; null: never",
         "space": SPACE % (epochs, "..."),
         "load_average": loads,
