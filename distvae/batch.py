@@ -30,7 +30,7 @@ class Noise:
 
     def normal(self, samples: int, dim: int, like: Tensor) -> Tensor:
         """Standard normals `[B, samples, dim]`, in the dtype and on the device of `like`."""
-        ids = self._ids(like)
+        ids = self.ids(like)
         kind = like.dtype if like.is_floating_point() else torch.float32
         return normals(self.seed, self.latent, ids, step=self.step, samples=samples, dim=dim, dtype=kind)
 
@@ -38,14 +38,15 @@ class Noise:
         """Uniforms in (0, 1), float64 `[B, samples, dim]` on the device of `like`. The default stream is that of
         `normal`, which must not be drawn from as well: both are made of the same words."""
         stream = self.latent if stream is None else stream
-        return uniforms(self.seed, stream, self._ids(like), step=self.step, samples=samples, dim=dim)
+        return uniforms(self.seed, stream, self.ids(like), step=self.step, samples=samples, dim=dim)
 
     def uniform(self, stream: Stream, dim: int, like: Tensor) -> Tensor:
         """Uniforms in (0, 1), `[B, dim]`, on the device of `like`; float64 whatever its dtype: in float32 a draw within
         2^-25 of 1 rounds to 1, and decisions `u <= p` would not be those of `kernels.sample_kl`."""
         return self.uniforms(1, dim, like, stream)[:, 0]
 
-    def _ids(self, like: Tensor) -> Tensor:
+    def ids(self, like: Tensor) -> Tensor:
+        """`index` on the device of `like`."""
         return torch.as_tensor(self.index, device=like.device)
 
 

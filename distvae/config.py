@@ -19,6 +19,7 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from distvae import deepspeed_options
 from distvae.part import Part
 from distvae.rules import refusals, unfit
 from distvae.study import Resources, Search, Study, Tracking
@@ -36,32 +37,25 @@ SECTIONS: dict[str, type[Part]] = {"search": Search, "resources": Resources, "tr
 ENGINES = ("deepspeed", "torch")
 TOP = ("name", *SPACE, *BESIDE, "blocks", "seeds", *SECTIONS, "engine", "deepspeed")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-HOMES = {  # what DeepSpeed could also set, and the one place where it is set
-    "train_batch_size": "train.batch_size",
-    "train_micro_batch_size_per_gpu": "train.batch_size",
-    "optimizer": "train.optimizer and train.lr",
-    "scheduler": "train.lr_schedule",
-    "gradient_clipping": "train.clip_norm",
-    "bf16": "train.dtype: bfloat16",
-    "fp16": "train.dtype: float32, float64 or bfloat16",
-    "amp": "train.dtype: float32, float64 or bfloat16",
-    "torch_autocast": "train.dtype: bfloat16",
-}
 P = TypeVar("P", bound=Part)
 
 
 def load(path: str | Path, sets: Sequence[str] = ()) -> Study:
     """The study a YAML file describes, with `--set path=value` applied."""
     text, label = read_file(path)
-    return loads(text, sets, label=label, stem=Path(path).stem)
+    return loads(text, sets, label=label, stem=Path(path).stem, base=Path(path).parent)
 
 
-def loads(text: str, sets: Sequence[str] = (), *, label: str = "<config>", stem: str = "sweep") -> Study:
-    """`load` of text."""
-    return reader(text, sets, label=label, stem=stem).study()
+def loads(
+    text: str, sets: Sequence[str] = (), *, label: str = "<config>", stem: str = "sweep", base: Path = Path()
+) -> Study:
+    """`load` of text; a file that it names is relative to `base`."""
+    return reader(text, sets, label=label, stem=stem, base=base).study()
 
 
-def reader(text: str, sets: Sequence[str] = (), *, label: str = "<config>", stem: str = "sweep") -> Loader:
+def reader(
+    text: str, sets: Sequence[str] = (), *, label: str = "<config>", stem: str = "sweep", base: Path = Path()
+) -> Loader:
     """The file, read; what is checked when it is asked for (`study`, `space`)."""
     problems: list[str] = []
     root = parse(text, lambda line, column: f"{label}:{line}:{column}", problems)
@@ -73,7 +67,7 @@ def reader(text: str, sets: Sequence[str] = (), *, label: str = "<config>", stem
         raise ConfigError([*problems, f"{root.at}: file: {why}"])
     for item in sets:
         root = _set(root, item, problems)
-    return Loader(root, start, stem, problems)
+    return Loader(root, start, stem, problems, base)
 
 
 def trial_from_data(data: Any) -> Trial:
@@ -147,6 +141,7 @@ class Loader:
     start: str
     stem: str
     problems: list[str]
+    base: Path = Path()
 
     def note(self, at: str, path: str, what: str) -> None:
         place = f"{at}: {path}: "
@@ -254,29 +249,21 @@ class Loader:
         return self.validate(part, node, key) or part()
 
     def deepspeed(self) -> dict[str, Any]:
+        """The block, which may be in a JSON file: then it takes its place in the tree."""
         node = self.get("deepspeed")
+        if node is not None and isinstance(node.value, str):
+            node = deepspeed_options.read(node, self.base, self.note, self.problems) or Node({}, node.at)
+            self.root = Node({**self.root.value, "deepspeed": node}, self.root.at, self.root.keys)
         if node is None:
             return {}
         if not isinstance(node.value, dict):
-            self.note(node.at, "deepspeed", f"{show(node.value)} is not a mapping of DeepSpeed's options")
+            why = f"{show(node.value)} is not a mapping of DeepSpeed's options, nor the name of its JSON file"
+            self.note(node.at, "deepspeed", why)
             return {}
-        self.unswept(node, "deepspeed", "the engine cannot change a trial's numbers, so there is nothing to sweep")
-        zero = node.value.get("zero_optimization")
-        if zero is not None and not isinstance(zero.value, dict):
-            why = f"{show(zero.value)} is not a mapping of DeepSpeed's options"
-            self.note(zero.at, "deepspeed.zero_optimization", why)
-        for key, home in HOMES.items():
-            if key in node.value:
-                self.note(node.keys[key], f"deepspeed.{key}", f"has one home, {home} (move it there)")
-        self.whole(node, ("gradient_accumulation_steps",), 1, 10**6)
-        self.whole(node, ("zero_optimization", "stage"), 0, 2)
+        swept = "the engine cannot change a trial's numbers, so there is nothing to sweep"
+        if self.unswept(node, "deepspeed", swept):
+            deepspeed_options.check(node, self.note)
         return node.plain()
-
-    def whole(self, node: Node, path: tuple[str, ...], low: int, high: int) -> None:
-        leaf, found = node.find(path)
-        if found and (type(leaf.value) is not int or not low <= leaf.value <= high):
-            name = ".".join(("deepspeed", *path))
-            self.note(leaf.at, name, f"{show(leaf.value)} is not a whole number from {low} to {high}")
 
     # --- trials ---
 
@@ -432,6 +419,10 @@ class Loader:
         deepspeed = self.get("deepspeed")
         if deepspeed is None:
             return
+        stage, cut = deepspeed.find(("zero_optimization", "stage"))
+        if cut and stage.value and trial.train.dtype == "float64":
+            why = f"ZeRO stage {stage.value} keeps float32 master weights, and train.dtype is float64"
+            yield "deepspeed.zero_optimization.stage", f"{why} (write stage: 0, or dtype: float32)"
         steps = deepspeed.find(("gradient_accumulation_steps",))
         for name in ("vae.posterior", "vae.likelihood", "objective"):
             part: Any = trial

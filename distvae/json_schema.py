@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from distvae.config import ENGINES, HOMES, NAME, SECTIONS, adapter
+from distvae.config import ENGINES, NAME, SECTIONS, adapter
+from distvae.deepspeed_options import OPTIONS
 from distvae.sweeps.names import SPACE, STEP
 from distvae.trial import Trial
 
@@ -23,9 +24,7 @@ def schema() -> dict[str, Any]:
     swept = _ranged_part("Trial", trial, defs)["properties"]
     whole = {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**63}
     many = {"type": "array", "items": whole, "minItems": 1, "uniqueItems": True}
-    stage = {"type": "object", "properties": {"stage": {"type": "integer", "minimum": 0, "maximum": 3}}}
-    steps = {"type": "integer", "minimum": 1}
-    homes = {key: {"not": {}, "description": f"has one home: {home}"} for key, home in HOMES.items()}
+    file = {"type": "string", "description": "a DeepSpeed JSON file, relative to this one"}
     space = {**{key: swept[key] for key in SPACE}, **_beside()}
     top: dict[str, Any] = {
         "name": {"type": "string", "pattern": rf"^(?!.*\.\.){NAME.pattern}$", "description": "names OUT's experiment"},
@@ -43,11 +42,7 @@ def schema() -> dict[str, Any]:
         "seeds": {"anyOf": [{"type": "integer", "minimum": 1}, many], "description": "seeds 0..n-1, or a list"},
         **{key: {"$ref": f"#/$defs/{part.__name__}"} for key, part in SECTIONS.items()},
         "engine": {"enum": list(ENGINES), "description": "what a trial is trained by"},
-        "deepspeed": {
-            "type": "object",
-            "description": "DeepSpeed's options, passed through",
-            "properties": {**homes, "zero_optimization": stage, "gradient_accumulation_steps": steps},
-        },
+        "deepspeed": {"anyOf": [file, _options(OPTIONS)], "description": "DeepSpeed's options"},
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -87,6 +82,21 @@ def _beside() -> dict[str, Any]:
         "points": {"type": "array", "minItems": 1, "items": names({}, 0)},
     }
     return {key: {**kinds[key], "description": told[key]} for key in kinds}
+
+
+def _options(due: Any) -> dict[str, Any]:
+    """Of one of DeepSpeed's options, as `deepspeed_options.OPTIONS` says it."""
+    if due is bool or due is dict:
+        return {"type": "boolean" if due is bool else "object"}
+    if isinstance(due, dict):
+        return {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {key: _options(own) for key, own in due.items()},
+        }
+    if isinstance(due, range):
+        return {"type": "integer", "minimum": due.start, "maximum": due.stop - 1}
+    return {"enum": list(due)} if isinstance(due, tuple) else {"type": "integer", "minimum": due}
 
 
 def _ranged_part(name: str, part: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 @dataclass(frozen=True, kw_only=True)
 class Hyper:
     """Annotation of one field: inclusive bounds `low`/`high` (exclusive ones: `above`/`below`), the paper's `symbol`,
-    `doc` with the unit, and `source`. `key=False` keeps the field out of the trial key (it cannot change a number).
+    `doc` with the unit, and `source`. `key=False` keeps the field out of the trial key (it cannot change a number);
+    `static=True`: a float that reaches the mathematics as a Python number, so trials that differ in it are not stacked.
     Bounds of a list hold for each item."""
 
     doc: str
@@ -28,6 +29,7 @@ class Hyper:
     below: float | None = None
     symbol: str | None = None
     key: bool = True
+    static: bool = False
 
     def bounds(self) -> dict[str, float]:
         named = {"ge": self.low, "le": self.high, "gt": self.above, "lt": self.below}

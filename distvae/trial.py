@@ -17,6 +17,7 @@ import torch
 
 from distvae.data import Data
 from distvae.data.digits import Digits
+from distvae.estimators import Pathwise
 from distvae.objectives import Elbo, Objective
 from distvae.part import Hyper, Part, knobs
 from distvae.schedules import Constant, LearningRate
@@ -46,9 +47,10 @@ class Train(Part):
     clip_norm: Annotated[float | None, Hyper(above=0.0, doc="largest gradient norm; null = no clipping")] = None
     samples: Annotated[int, Hyper(low=1, high=4096, doc="latent samples z per x in a step")] = 1
     dtype: Annotated[
-        Literal["float32", "float64", "bfloat16"],
+        Literal["float32", "float64", "bfloat16", "float16"],
         Hyper(
-            doc="dtype of weights and activations; bfloat16: nets in bfloat16, weights, KL and evaluation in float32"
+            doc="dtype of weights and activations; bfloat16, float16: the nets' in training, and weights, KL and "
+            "evaluation in float32 (float16 with dynamic loss scaling)"
         ),
     ] = "float32"
 
@@ -96,14 +98,22 @@ class Trial(Part):
 
     @cached_property
     def fusion_group(self) -> str:
-        """Trials of one group differ only in float knobs, seed and latent_dim: they could train as one stacked
-        model."""
-        return self.skeleton
+        """Trials of one group differ only in seed, float knobs that are tensors in the mathematics, and (where it can be
+        masked) latent_dim: they can train as one stacked model."""
+        skip = {"seed", "latent_dim"} if self.maskable else {"seed"}
+        return _hash([_skeleton(replace(self, data=Digits()), frozenset(skip)), as_data(self.data)])
+
+    @property
+    def maskable(self) -> bool:
+        """Can it train as part of a wider model, its extra dimensions masked? Where every dimension stands for itself."""
+        vae = self.vae
+        alone = vae.posterior.gaussian and vae.prior.factorised and not vae.prior.labels and vae.conditioning is None
+        return alone and isinstance(vae.gradient(), Pathwise) and self.objective.maskable
 
     @cached_property
     def skeleton(self) -> str:
-        """Trials of one skeleton have the same parts: they differ only in float knobs, seed and latent_dim."""
-        return _hash(_skeleton(self, top=True))
+        """Trials of one skeleton have the same parts: they differ only in floats, seed and latent_dim."""
+        return _hash([_skeleton(replace(self, data=Digits()), frozenset({"seed", "latent_dim"})), as_data(self.data)])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -169,12 +179,14 @@ def _is_default(f: Any, value: Any) -> bool:
     return f.default == value
 
 
-def _skeleton(part: Any, top: bool = False) -> Any:
+def _skeleton(part: Any, skip: frozenset[str]) -> Any:
+    """The part without the names in `skip`, every float that may differ between stacked trials as "float"."""
     if is_dataclass(part):
-        skip = {"seed"} if top else {"latent_dim"}
-        return {f.name: _skeleton(getattr(part, f.name)) for f in fields(part) if f.name not in skip}
+        static = {f.name for f, _, hyper in knobs(type(part)) if hyper.static}  # type: ignore[arg-type]
+        values = {f.name: getattr(part, f.name) for f in fields(part) if f.name not in skip}
+        return {name: as_data(v) if name in static else _skeleton(v, skip) for name, v in values.items()}
     if isinstance(part, tuple):
-        return [_skeleton(v) for v in part]
+        return [_skeleton(v, skip) for v in part]
     return "float" if isinstance(part, float) else part
 
 

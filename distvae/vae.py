@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from distvae.batch import Batch, Noise
-from distvae.estimators import Estimator, natural
+from distvae.estimators import Estimator, Pathwise, natural
+from distvae.kernels import sample_kl
 from distvae.kernels.philox import Stream
 from distvae.likelihoods import Bernoulli, Likelihood
 from distvae.nets import Conditioning, Mlp, Net
@@ -82,6 +83,7 @@ class Vae(nn.Module):
         super().__init__()
         self.model, self.x_shape = model, tuple(x_shape)
         self.autocast: torch.dtype | None = None  # the nets' dtype in training, where it is not the weights'
+        self.lean = False  # may training skip what only some objectives read of a step?
         self.beta: float | None = None
         self.betas: tuple[float, ...] = ()
         d, code = model.latent_dim, model.posterior.code_dim(model.latent_dim)
@@ -98,6 +100,8 @@ class Vae(nn.Module):
         self.prior: Any = model.prior.build(d, self.x_shape)
         self.likelihood: Any = model.likelihood.build(x_shape)
         self.estimator: Any = model.gradient().build()
+        self.mask: Tensor | None  # [D] bool: the dimensions there are, where the model is wider than the trial
+        self.register_buffer("mask", None, persistent=False)
         initialize(self, seed)
         self.to(dtype)
 
@@ -106,12 +110,33 @@ class Vae(nn.Module):
         return next(self.encoder.parameters()).dtype
 
     def forward(self, batch: Batch) -> Terms:
-        """Terms of one training step on this worker's shard. Under autocast the nets alone run in bfloat16."""
+        """Terms of one training step on this worker's shard. Under autocast the nets alone run in half precision."""
+        if self.lean and batch.samples == 1:
+            return self._one_pass(batch)
         q, p, x = self._infer(batch)
         distortion, z = self.estimator(
             q, p, lambda z: self.likelihood.nll(self._generate(z, batch.beta), x, batch), batch
         )
         return Terms(distortion, self._divergence(q, p, z), q, z[:, 0], p)
+
+    def _one_pass(self, batch: Batch) -> Terms:
+        """`forward` where sample and divergence are one kernel's (`sampled`); no posterior is made."""
+        h = self._net(self.encoder, batch.x, batch.beta)
+        mu, logvar, p_keep, floor = self.posterior.raw(h, batch)  # type: ignore[operator]
+        noise, r = batch.noise, self.prior.offset
+        z, kl = sample_kl(
+            mu, logvar, seed=noise.seed, step=noise.step, index=noise.ids(mu), stream=noise.latent, r=r,
+            p_keep=p_keep, floor=floor, mask=self.mask,
+        )  # fmt: skip
+        z = z[:, None]
+        distortion = self.likelihood.nll(self._generate(z, batch.beta), batch.x.flatten(1), batch).mean(1)
+        return Terms(distortion, kl, None, z[:, 0], self.prior)
+
+    @property
+    def sampled(self) -> bool:
+        """Do a sample and its divergence come out of `kernels.sample_kl`?"""
+        gaussian = self.model.posterior.gaussian and isinstance(self.model.gradient(), Pathwise)
+        return gaussian and getattr(self.prior, "offset", None) is not None
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> Measured:
@@ -119,14 +144,18 @@ class Vae(nn.Module):
         q, p, x = self._infer(batch)
 
         def errors(z: Tensor) -> Tensor:  # [B, S, 2]
-            y = self._generate(z, batch.beta)
+            y = self._generate(self._masked(z), batch.beta)
             mse = (self.likelihood.mean(y) - x[:, None]).double().square().mean(-1)
             return torch.stack([self.likelihood.nll(y, x, batch).double(), mse], -1)
 
         mean, z = self.estimator.measure(q, errors, batch)
         distortion, mse = mean.unbind(-1)
-        q, z = q.double(), z.double()
-        rate = p.rate(q, z).double().sum(-1) if self.model.posterior.density else torch.zeros_like(distortion)
+        q, z = q.double(), self._masked(z.double())
+        rate = (
+            self._masked(p.rate(q, z).double()).sum(-1)
+            if self.model.posterior.density
+            else torch.zeros_like(distortion)
+        )
         return Measured(distortion, self._divergence(q, p, z).double(), rate, mse, q.mu, z[:, 0], q)
 
     def _infer(self, batch: Batch) -> tuple[Any, Any, Tensor]:
@@ -146,12 +175,17 @@ class Vae(nn.Module):
         return self._net(self.decoder, z.reshape(-1, z.shape[-1]), beta).reshape(*lead, -1)
 
     def _net(self, net: nn.Module, x: Tensor, beta: Tensor | None) -> Tensor:
-        with torch.autocast(x.device.type, self.autocast) if self.autocast else contextlib.nullcontext():
+        half = self.autocast if self.training else None
+        with torch.autocast(x.device.type, half) if half else contextlib.nullcontext():
             y = net(x) if beta is None else net(x, beta.log())
         return y.to(self.dtype)
 
     def _divergence(self, q: Any, p: Any, z: Tensor) -> Tensor:
-        return p.divergence(q, z) if self.model.posterior.density else torch.zeros_like(z[:, 0, :1])
+        return self._masked(p.divergence(q, z)) if self.model.posterior.density else torch.zeros_like(z[:, 0, :1])
+
+    def _masked(self, t: Tensor) -> Tensor:
+        """0 in the dimensions that the trial does not have."""
+        return t if self.mask is None else torch.where(self.mask, t, 0.0)
 
     def projections(self) -> Iterator[tuple[nn.Parameter, Callable[[Tensor], Tensor]]]:
         """Parameters that a part constrains, with the map applied after every optimizer step."""

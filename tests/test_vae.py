@@ -302,7 +302,14 @@ def test_hyper_parameters_are_buffers_in_the_trials_dtype_and_not_in_its_checkpo
     vae = Vae(Model(posterior=Du(p_keep=0.3), prior=Binarized(r=0.1)), X_SHAPE)
     buffers = dict(vae.named_buffers())
     assert {n: v.item() for n, v in buffers.items() if v.ndim == 0} == pytest.approx(
-        {"posterior.gamma": 0.5, "posterior.p_keep": 0.3, "prior.r": 0.1}
+        {
+            "posterior.gamma": 0.5,
+            "posterior.p_keep": 0.3,
+            "posterior.eps": 1e-5,
+            "posterior.momentum": 0.1,
+            "posterior.dims": 16.0,
+            "prior.r": 0.1,
+        }
     )
     assert all(t.dtype == torch.float32 for t in vae.state_dict().values())
     assert not any(n.endswith((".gamma", ".p_keep", ".r")) for n in vae.state_dict())

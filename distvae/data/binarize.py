@@ -8,12 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distvae.kernels.noise import uniforms
+from distvae.kernels.noise import bernoulli
 from distvae.kernels.philox import Stream
 
 
 def binarize(x: Tensor, *, seed: int, index: Tensor | NDArray[np.int64], step: int | Tensor) -> Tensor:
     """`x` `[B, *shape]` in [0, 1] of examples `index` `[B]` to {0, 1}, in the dtype of `x`: 1 where u < x, compared in
     float64 (0 never becomes 1, and 1 never 0)."""
-    u = uniforms(seed, Stream.BINARIZE, torch.as_tensor(index), step=step, dim=x[0].numel() if len(x) else 0)
-    return (u.view(x.shape) < x.double()).to(x.dtype)
+    return bernoulli(x.flatten(1), seed, Stream.BINARIZE, torch.as_tensor(index), step=step).view(x.shape)

@@ -8,20 +8,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distvae.kernels.closed_form import gaussian_kl
+    from distvae.kernels.cross_entropy import bernoulli_nll
     from distvae.kernels.density import log_density, log_marginals
     from distvae.kernels.diversity import mpd
     from distvae.kernels.mixture import gaussian_mixture_kl
+    from distvae.kernels.noise import bernoulli, normals, uniforms
     from distvae.kernels.sampling import sample_kl
 
-__all__ = ["gaussian_kl", "gaussian_mixture_kl", "log_density", "log_marginals", "mpd", "sample_kl"]
+__all__ = [
+    "bernoulli",
+    "bernoulli_nll",
+    "gaussian_kl",
+    "gaussian_mixture_kl",
+    "log_density",
+    "log_marginals",
+    "mpd",
+    "normals",
+    "sample_kl",
+    "uniforms",
+]
 
 _HOMES = {
+    "bernoulli": "noise",
+    "bernoulli_nll": "cross_entropy",
     "gaussian_kl": "closed_form",
     "gaussian_mixture_kl": "mixture",
     "log_density": "density",
     "log_marginals": "density",
     "mpd": "diversity",
+    "normals": "noise",
     "sample_kl": "sampling",
+    "uniforms": "noise",
 }
 
 

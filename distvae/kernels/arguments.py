@@ -53,8 +53,8 @@ def per_trial(
     """A hyper-parameter as `[K]` on mu's device: from a number (checked), a 0-d tensor or `[K]` (values not looked at,
     which would wait for the device)."""
     if isinstance(x, Tensor):
-        if x.dtype == dtype and x.shape == (k,) and x.device == mu.device:
-            return x.detach()
+        if x.dtype == dtype and (x.shape == (k,) or (k == 1 and not x.dim())) and x.device == mu.device:
+            return x.detach().reshape(k)
         if x.dim() > 1 or (x.dim() == 1 and x.shape[0] not in (1, k)):
             raise ValueError(f"{name}: shape {_shape(x)} is neither [] nor [{k}], one per trial of mu {_shape(mu)}")
         on_device(name, x, "mu", mu)

@@ -19,7 +19,7 @@ from torch import Tensor
 from distvae.kernels import reference
 
 NAME = "cpu"
-ABI = 1  # the layout of the structs below; csrc/cpu.cpp has the same number
+ABI = 2  # the layout of the structs below; csrc/cpu.cpp has the same number
 
 FOLDER = Path(__file__).resolve().parent
 _POINTER = c_void_p  # addresses as they are: ctypes' typed pointers cost a microsecond each
@@ -35,6 +35,25 @@ class SampleJob(Structure):
         ("stream", c_uint32),
         ("sample", c_uint32),
         *((name, _POINTER) for name in ("first", "second", "gz", "gkl")),
+    ]
+
+
+class NoiseJob(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("k", "b", "samples", "dim", "index_stride", "p_stride")),
+        *((name, _POINTER) for name in ("seed", "step", "index", "p", "out")),
+        ("stream", c_uint32),
+        ("kind", c_uint32),
+    ]
+
+
+NORMALS, UNIFORMS, BERNOULLI = range(3)  # NoiseJob.kind
+
+
+class NllJob(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("k", "b", "s", "p", "x_stride")),
+        *((name, _POINTER) for name in ("y", "x", "g", "out")),
     ]
 
 
@@ -57,6 +76,15 @@ class DensityArgs(Structure):
     ]
 
 
+JOBS = {
+    "dv_sample_kl": SampleJob,
+    "dv_noise": NoiseJob,
+    "dv_nll": NllJob,
+    "dv_mixture_kl": MixtureJob,
+    "dv_density": DensityArgs,
+}
+
+
 @cache
 def _library() -> tuple[Any, str | None]:
     """(library, None) or (None, why not)."""
@@ -70,7 +98,7 @@ def _library() -> tuple[Any, str | None]:
     except (OSError, AttributeError) as e:
         return None, f"{found[0].name} cannot be loaded ({e}): install distvae again (pip install -e .)"
     library.dv_isa.restype = c_char_p
-    for name, job in (("dv_sample_kl", SampleJob), ("dv_mixture_kl", MixtureJob), ("dv_density", DensityArgs)):
+    for name, job in JOBS.items():
         getattr(library, name).argtypes = (POINTER(job), c_int)
     return library, None
 
@@ -131,6 +159,48 @@ def sample_kl(mu: Tensor, logvar: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 
 def sample_kl_backward(gz: Tensor, gkl: Tensor, mu: Tensor, logvar: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return _sample(mu, logvar, rest, gz, gkl)
+
+
+def _drawn(kind: int, seed: Tensor, step: Tensor, index: Tensor, p: Tensor | None, stream: int, out: Tensor) -> Tensor:
+    """Fills `out` `[K, B, samples, dim]`."""
+    seed, step, index = seed.contiguous(), step.contiguous(), index.contiguous()  # names keep copies alive
+    k, b, samples, dim = out.shape
+    job = NoiseJob(
+        k, b, samples, dim, 0 if index.dim() == 1 else b, b if p is not None and p.dim() == 3 else 0,
+        seed.data_ptr(), step.data_ptr(), index.data_ptr(), _at(p), out.data_ptr(), stream, kind,
+    )  # fmt: skip
+    _run("dv_noise", job)
+    return out
+
+
+def noise(
+    seed: Tensor, step: Tensor, index: Tensor, stream: int, samples: int, dim: int, normal: bool, dtype: torch.dtype
+) -> Tensor:
+    out = torch.empty((len(seed), index.shape[-1], samples, dim), dtype=torch.float32 if normal else torch.float64)
+    _drawn(NORMALS if normal else UNIFORMS, seed, step, index, None, stream, out)
+    return out if dtype == out.dtype else out.to(dtype)
+
+
+def bernoulli(seed: Tensor, step: Tensor, index: Tensor, p: Tensor, stream: int) -> Tensor:
+    p32 = p.float()
+    out = torch.empty((len(seed), p.shape[-2], 1, p.shape[-1]), dtype=torch.float32)
+    return _drawn(BERNOULLI, seed, step, index, p32, stream, out)[:, :, 0].to(p.dtype)
+
+
+def _nll(g: Tensor | None, y: Tensor, x: Tensor, out: Tensor) -> Tensor:
+    k, b, s, p = y.shape
+    _run("dv_nll", NllJob(k, b, s, p, b if x.dim() == 3 else 0, y.data_ptr(), x.data_ptr(), _at(g), out.data_ptr()))
+    return out
+
+
+def bernoulli_nll(y: Tensor, x: Tensor) -> Tensor:
+    y = y.float()
+    return _nll(None, y, x, torch.empty(y.shape[:-1], dtype=torch.float32))
+
+
+def bernoulli_nll_backward(g: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    wide = y.float()
+    return _nll(g, wide, x, torch.empty_like(wide)).to(y.dtype)
 
 
 @cache

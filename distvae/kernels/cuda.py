@@ -17,7 +17,7 @@ from distvae.kernels import driver, nvrtc
 from distvae.kernels.reference import HERMITE, LAGUERRE
 
 NAME = "cuda"
-SOURCES = ("sample_kl.cu", "mixture_kl.cu", "log_marginals.cu", "log_density.cu")
+SOURCES = ("sample_kl.cu", "noise.cu", "bernoulli_nll.cu", "mixture_kl.cu", "log_marginals.cu", "log_density.cu")
 LOG2E = math.log2(math.e)
 
 
@@ -45,7 +45,7 @@ def describe() -> str:
 def sources() -> dict[str, str]:
     """Every .cu and .h by name, the quadrature's nodes among them."""
     folder = Path(__file__).with_name("csrc")
-    files = (*SOURCES, "device.h", "math.h", "kl.h", "sums.h")
+    files = (*SOURCES, "device.h", "fours.h", "math.h", "kl.h", "nll.h", "sums.h")
     return {name: (folder / name).read_text() for name in files} | {"nodes.h": nodes()}
 
 
@@ -81,6 +81,12 @@ def _over(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def _fours(*tensors: Tensor | None) -> int:
+    """1 if the rows of these may be taken four elements at an access, else 0."""
+    there = [x for x in tensors if x is not None]
+    return int(all(x.shape[-1] % 4 == 0 and x.data_ptr() % (4 * x.element_size()) == 0 for x in there))
+
+
 def _dtype(x: Tensor) -> str:
     return str(x.dtype).removeprefix("torch.")
 
@@ -96,15 +102,13 @@ def _sample(kernel: str, gz: Tensor | None, gkl: Tensor | None, mu: Tensor, logv
     first, second = torch.empty_like(mu), torch.empty_like(mu)
     if not mu.numel():
         return first, second
-    wide = 4 * mu.element_size()  # bytes of four elements
-    touched = [x for x in (gz, gkl, mu, logvar, first, second) if x is not None]
-    vector = d % 4 == 0 and all(x.data_ptr() % wide == 0 for x in touched)
+    vector = _fours(gz, gkl, mu, logvar, first, second)
     index, mask = index.contiguous(), None if mask is None else mask.contiguous()
     blocks = _over(b * _over(d, 4), _SAMPLE_THREADS)
     _launch(
         mu, "sample_kl.cu", f"{kernel}_{_dtype(mu)}", k * blocks, _SAMPLE_THREADS,
         gz, gkl, mu, logvar, first, second, seed, step, index, r, p_keep, floor, mask,
-        b, d, b if index.dim() == 2 else 0, blocks, int(vector), stream, sample,
+        b, d, b if index.dim() == 2 else 0, blocks, vector, stream, sample,
     )  # fmt: skip
     return first, second
 
@@ -115,6 +119,62 @@ def sample_kl(mu: Tensor, logvar: Tensor, *rest) -> tuple[Tensor, Tensor]:
 
 def sample_kl_backward(gz: Tensor, gkl: Tensor, mu: Tensor, logvar: Tensor, *rest) -> tuple[Tensor, Tensor]:
     return _sample("sample_kl_backward", gz, gkl, mu, logvar, rest)
+
+
+# --- noise ---------------------------------------------------------------------------------------------------------
+
+
+def _drawn(
+    kernel: str, seed: Tensor, step: Tensor, index: Tensor, p: Tensor | None, stream: int, out: Tensor
+) -> Tensor:
+    """Fills `out` `[K, B, samples, D]`."""
+    k, b, samples, d = out.shape
+    if out.numel():
+        seed, step, index = seed.contiguous(), step.contiguous(), index.contiguous()
+        strides = b if index.dim() == 2 else 0, b if p is not None and p.dim() == 3 else 0
+        blocks = _over(b * samples * _over(d, 4), _SAMPLE_THREADS)
+        _launch(
+            out, "noise.cu", f"{kernel}_{_dtype(out)}", k * blocks, _SAMPLE_THREADS,
+            seed, step, index, p, out, b, samples, d, *strides, blocks, _fours(p, out), stream,
+        )  # fmt: skip
+    return out
+
+
+def noise(
+    seed: Tensor, step: Tensor, index: Tensor, stream: int, samples: int, dim: int, normal: bool, dtype: torch.dtype
+) -> Tensor:
+    shape = len(seed), index.shape[-1], samples, dim
+    if normal:
+        return _drawn("normals", seed, step, index, None, stream, _empty(index, *shape, dtype=dtype))
+    out = _empty(index, *shape, dtype=torch.float64)
+    return _drawn("uniforms", seed, step, index, None, stream, out).to(dtype)
+
+
+def bernoulli(seed: Tensor, step: Tensor, index: Tensor, p: Tensor, stream: int) -> Tensor:
+    out = _empty(p, len(seed), p.shape[-2], 1, p.shape[-1], dtype=p.dtype)
+    return _drawn("bernoulli", seed, step, index, p, stream, out)[:, :, 0]
+
+
+# --- bernoulli_nll -------------------------------------------------------------------------------------------------
+
+
+def _nll(kernel: str, y: Tensor, x: Tensor, g: Tensor | None, out: Tensor, blocks: int) -> Tensor:
+    k, b, s, p = y.shape
+    vector = _fours(y, x, None if g is None else out)
+    stride = b if x.dim() == 3 else 0
+    args = y, x, g, out, b, s, p, stride, k * b * s, vector
+    _launch(y, "bernoulli_nll.cu", f"{kernel}_{_dtype(y)}", blocks, _FINISH_THREADS, *args)
+    return out
+
+
+def bernoulli_nll(y: Tensor, x: Tensor) -> Tensor:
+    out = _empty(y, *y.shape[:-1])
+    return _nll("nll", y, x, None, out, out.numel())
+
+
+def bernoulli_nll_backward(g: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    blocks = _over(g.numel() * _over(y.shape[-1], 4), _FINISH_THREADS)
+    return _nll("nll_backward", y, x, g, torch.empty_like(y), blocks)
 
 
 # --- gaussian_mixture_kl -------------------------------------------------------------------------------------------

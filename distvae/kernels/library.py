@@ -4,7 +4,7 @@ and a vmap rule. Every operator has a trial axis K in front, so vmap over V of t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,11 +15,11 @@ LIBRARY = torch.library.Library("distvae", "DEF")
 
 @dataclass(frozen=True)
 class Trials:
-    """Positions of an operator's tensors: `per_trial` have the trial axis first, `both` may lack it (then all trials
-    share it); K is read off the argument `k_from`."""
+    """Positions of an operator's tensors: `per_trial` have the trial axis first, `both` may lack it (position: its number
+    of dimensions then; all trials share it); K is read off the argument `k_from`."""
 
     per_trial: tuple[int, ...]
-    both: tuple[int, ...] = ()
+    both: dict[int, int] = field(default_factory=dict)
     k_from: int = 0
 
 
@@ -37,10 +37,10 @@ def define(
     grad: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """Registers the operator and returns what to call. That is the operator where something looks at it (torch.compile,
-    vmap, fake tensors, tracing); inside torch.func transforms an autograd.Function around it (torch.library's own
-    autograd does not go through `torch.func.grad`); and for plain eager tensors the implementation itself, which
-    saves most of the 0.2 ms that a Python operator's dispatch costs, forward and backward. Without `grad` its
-    derivative is an error: torch would warn and go on with a wrong one."""
+    fake tensors, tracing); inside torch.func transforms an autograd.Function around it (torch.library's own autograd
+    does not go through `torch.func.grad`); and for plain eager tensors, also those that a transform has unwrapped, the
+    implementation itself, which saves most of the 0.2 ms that a Python operator's dispatch costs, forward and backward.
+    Without `grad` its derivative is an error: torch would warn and go on with a wrong one."""
     differentiable = grad is not None
     name = f"distvae::{schema.partition('(')[0]}"
     grad = grad or _no_derivative(name)
@@ -49,20 +49,6 @@ def define(
     torch.library.register_fake(name, fake, lib=LIBRARY)
     torch.library.register_autograd(name, grad, setup_context=save, lib=LIBRARY)
     operator = getattr(torch.ops.distvae, name.partition("::")[2])
-    rule = _fold(operator, trials)
-    torch.library.register_vmap(name, rule, lib=LIBRARY)
-
-    class Transformed(torch.autograd.Function):
-        @staticmethod
-        def forward(*args: Any) -> Any:
-            return operator(*args)
-
-        setup_context = staticmethod(save)
-        backward = staticmethod(grad)
-
-        @staticmethod
-        def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-            return rule(info, in_dims, *args)
 
     class Eager(torch.autograd.Function):
         @staticmethod
@@ -73,10 +59,31 @@ def define(
 
         backward: Any = staticmethod(grad)
 
+    def unwrapped(*args: Any) -> Any:
+        if _eager(args[0]):
+            if not _needs_gradient(args):
+                return forward(*args)
+            if differentiable:
+                return Eager.apply(*args)
+        return operator(*args)
+
+    rule = _fold(unwrapped, trials)
+    torch.library.register_vmap(name, rule, lib=LIBRARY)
+
+    class Transformed(torch.autograd.Function):
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return unwrapped(*args)
+
+        setup_context = staticmethod(save)
+        backward = staticmethod(grad)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+            return rule(info, in_dims, *args)
+
     def call(*args: Any) -> Any:
-        if _eager(args[0]) and (differentiable or not torch.is_grad_enabled()):
-            return Eager.apply(*args) if differentiable else forward(*args)
-        return Transformed.apply(*args) if torch._C._are_functorch_transforms_active() else operator(*args)
+        return Transformed.apply(*args) if torch._C._are_functorch_transforms_active() else unwrapped(*args)
 
     return call
 
@@ -89,6 +96,14 @@ def _eager(x: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
     )
+
+
+def _needs_gradient(args: tuple[Any, ...]) -> bool:
+    if torch.is_grad_enabled():
+        for x in args:  # no generator: this runs in every call
+            if isinstance(x, Tensor) and x.requires_grad:
+                return True
+    return False
 
 
 def _no_derivative(name: str) -> Callable[..., Any]:
@@ -111,8 +126,8 @@ def _fold(operator: Any, trials: Trials) -> Callable[..., Any]:
             if x is None or (dim is None and position in trials.both):
                 continue
             x = x.movedim(dim, 0) if dim is not None else x[None].expand(v, *x.shape)
-            if position in trials.both and x.dim() == 2:  # [V, B]: one for all K trials of each
-                x = x[:, None].expand(v, k, x.shape[1])
+            if x.dim() == trials.both.get(position, -1) + 1:  # one for all K trials of each
+                x = x[:, None].expand(v, k, *x.shape[1:])
             folded[position] = x.reshape(v * k, *x.shape[2:])
         out = operator(*folded)
         parts = tuple(t.unflatten(0, (v, k)) for t in (out if isinstance(out, tuple) else (out,)))

@@ -73,6 +73,12 @@ def noise(
     return u[..., :dim].to(dtype).contiguous()
 
 
+def bernoulli(seed: Tensor, step: Tensor, index: Tensor, p: Tensor, stream: int) -> Tensor:
+    """1 where u < p, else 0, `[K, B, D]` in p's dtype, of `p` `[B, D]` or `[K, B, D]`."""
+    u = noise(seed, step, index, stream, 1, p.shape[-1], False, torch.float64)[:, :, 0]
+    return (u < p.double()).to(p.dtype)
+
+
 def _noise(mu: Tensor, seed: Tensor, step: Tensor, index: Tensor, p_keep: Tensor, stream: int, sample: int):
     """(eps, g) `[K, B, D]` float64: a standard normal, and Bernoulli(p_keep) / p_keep."""
     dim = mu.shape[-1]
@@ -143,6 +149,28 @@ def sample_kl_backward(
         out = ~mask[:, None, :]
         dmu, dlogvar = dmu.masked_fill(out, 0.0), dlogvar.masked_fill(out, 0.0)
     return dmu.to(mu.dtype), dlogvar.to(mu.dtype)
+
+
+# --- bernoulli_nll -------------------------------------------------------------------------------------------------
+
+
+def _less_likely(y: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, the target's share of the less likely side, e^-|y|) float64 `[K, B, S, P]`."""
+    y, x = y.double(), x.double().unsqueeze(-2)
+    return y, torch.where(y > 0, 1.0 - x, x), (-y.abs()).exp()
+
+
+def bernoulli_nll(y: Tensor, x: Tensor) -> Tensor:
+    """`[K, B, S]` in x's dtype of `y` `[K, B, S, P]` and `x` `[B, P]` or `[K, B, P]`."""
+    y, share, e = _less_likely(y, x)
+    return (y.abs() * share + e.log1p()).sum(-1).to(x.dtype)
+
+
+def bernoulli_nll_backward(g: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """g (sigmoid(y) - x)."""
+    wide, share, e = _less_likely(y, x)
+    slope = share - e / (1.0 + e)
+    return (g.double()[..., None] * torch.where(wide > 0, slope, -slope)).to(y.dtype)
 
 
 # --- gaussian_mixture_kl -------------------------------------------------------------------------------------------

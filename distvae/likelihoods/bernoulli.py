@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from distvae.batch import Batch
+from distvae.kernels.cross_entropy import bernoulli_nll
 from distvae.likelihoods.likelihood import LikelihoodPart
 
 
@@ -37,7 +37,7 @@ class Bernoulli(LikelihoodPart):
 class BernoulliLikelihood(nn.Module):
     def nll(self, y: Tensor, x: Tensor, batch: Batch) -> Tensor:
         """-log p(x|z) `[B, S]` nats of logits `y` `[B, S, P]` and pixels `x` `[B, P]`."""
-        return binary_cross_entropy_with_logits(y, x[:, None].expand_as(y), reduction="none").sum(-1)
+        return bernoulli_nll(y, x)
 
     def mean(self, y: Tensor) -> Tensor:
         """E[x|z], the shape of `y`."""

@@ -30,15 +30,21 @@ class BetaInput(ObjectivePart):
     """One network for every beta in [low, high], log-uniform per example (YOTO, MR-VAE, S4)."""
 
     type: Literal["beta_input"] = "beta_input"
-    low: Annotated[float, Hyper(above=0.0, doc="smallest beta trained on")] = 0.01
-    high: Annotated[float, Hyper(above=0.0, doc="largest beta trained on")] = 10.0
+    low: Annotated[float, Hyper(above=0.0, doc="smallest beta trained on", static=True)] = 0.01
+    high: Annotated[float, Hyper(above=0.0, doc="largest beta trained on", static=True)] = 10.0
     betas: Annotated[
         tuple[float, ...],
-        Hyper(above=0.0, symbol="beta", doc=f"betas evaluated; default: {POINTS} from low to high, equal ratios"),
+        Hyper(
+            above=0.0,
+            symbol="beta",
+            doc=f"betas evaluated; default: {POINTS} from low to high, equal ratios",
+            static=True,
+        ),
     ] = ()
     schedule: Annotated[WarmUp, Hyper(doc="factor on every beta over the optimizer steps")] = Constant()  # noqa: RUF009
 
     beta_input: ClassVar[bool] = True
+    lean: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.low >= self.high:

@@ -9,7 +9,7 @@ batch_sum     |sum_i KL_i - C| / N          S1's released code: the *batch* shar
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -30,6 +30,9 @@ class Capacity(ObjectivePart):
         "sample"
     )
     ramp: Annotated[Constant | Linear, Hyper(doc="factor on C over the optimizer steps")] = Constant()  # noqa: RUF009
+
+    lean: ClassVar[bool] = True
+    maskable: ClassVar[bool] = True
 
     @property
     def whole_batch(self) -> bool:

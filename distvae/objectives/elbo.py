@@ -4,7 +4,7 @@ w = 1."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -21,6 +21,9 @@ class Elbo(ObjectivePart):
     type: Literal["elbo"] = "elbo"
     beta: Annotated[float, Hyper(low=0.0, symbol="beta", doc="weight of the divergence")] = 1.0
     schedule: Annotated[WarmUp, Hyper(doc="factor on beta over the optimizer steps")] = Constant()  # noqa: RUF009
+
+    lean: ClassVar[bool] = True
+    maskable: ClassVar[bool] = True
 
     @property
     def weighs(self) -> bool:

@@ -16,7 +16,7 @@ batch is the formula, its gradient too, and lambda = 0 is `elbo` bit for bit in 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class FreeBits(ObjectivePart):
     ] = "batch_dim"
     beta: Annotated[float, Hyper(low=0.0, symbol="beta", doc="weight of the divergence")] = 1.0
     schedule: Annotated[WarmUp, Hyper(doc="factor on beta over the optimizer steps")] = Constant()  # noqa: RUF009
+
+    lean: ClassVar[bool] = True
 
     @property
     def whole_batch(self) -> bool:

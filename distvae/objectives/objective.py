@@ -22,7 +22,7 @@ class Terms(NamedTuple):
 
     distortion: Tensor  # [B] E_q[-log p(x|z)]
     divergence: Tensor  # [B, D] where it is a sum over dimensions, else [B, 1]: the KL, or a surrogate
-    q: Any  # the posteriors
+    q: Any  # the posteriors; None for an objective that is `lean`
     z: Tensor  # [B, Z] the first latent sample
     p: Any  # the prior
 
@@ -35,6 +35,8 @@ class ObjectivePart(Part):
     pathwise: ClassVar[bool] = False  # needs gradients through z
     factorised: ClassVar[bool] = False  # needs a divergence per dimension
     beta_input: ClassVar[bool] = False  # one network for every beta
+    maskable: ClassVar[bool] = False  # is a dimension with z = 0 and no divergence one that is not there?
+    lean: ClassVar[bool] = False  # does it read distortion and divergence alone?
 
     @property
     def whole_batch(self) -> bool:

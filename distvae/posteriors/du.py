@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from distvae.batch import Batch
 from distvae.kernels.philox import Stream
 from distvae.part import Hyper, hold
-from distvae.posteriors.gaussian import NormalQ, split
+from distvae.posteriors.gaussian import NormalQ, Raw, split
 from distvae.posteriors.posterior import PosteriorPart
 
 ALPHA = 1.0 / (2.0 * math.pi * math.e)  # variance at which a Gaussian's entropy is 0 nats
@@ -64,13 +64,16 @@ class Du(PosteriorPart):
 class DuHead(nn.Module):
     gamma: Tensor
     p_keep: Tensor
+    eps: Tensor
+    momentum: Tensor
+    dims: Tensor
     running_mean: Tensor
     running_var: Tensor
 
     def __init__(self, part: Du, latent_dim: int):
         super().__init__()
-        hold(self, gamma=part.gamma, p_keep=part.p_keep)
-        self.eps, self.momentum = part.eps, part.momentum
+        hold(self, gamma=part.gamma, p_keep=part.p_keep, eps=part.eps, momentum=part.momentum, dims=latent_dim)
+        self.rescaled = not part.fixed_gamma
         self.scale = nn.Parameter(
             torch.full((latent_dim,), part.gamma, dtype=torch.float64), requires_grad=not part.fixed_gamma
         )
@@ -79,14 +82,23 @@ class DuHead(nn.Module):
         self.register_buffer("running_mean", torch.zeros(latent_dim, dtype=torch.float64))
         self.register_buffer("running_var", torch.ones(latent_dim, dtype=torch.float64))
 
-    def forward(self, h: Tensor, batch: Batch) -> NormalQ:
+    def raw(self, h: Tensor, batch: Batch) -> Raw:
+        """Dropout only in training, and only once the warm-up is over."""
         mu, logvar = split(h)
-        mu, var = self._normalize(mu, batch), (logvar + self.logvar_bias).exp()
+        mu, logvar = self._normalize(mu, batch), logvar + self.logvar_bias
+        if not self.training:
+            return Raw(mu, logvar, floor=ALPHA)
+        warm = torch.as_tensor(batch.warm, device=mu.device) >= 1.0
+        return Raw(mu, logvar, torch.where(warm, self.p_keep, 1.0), ALPHA)
+
+    def forward(self, h: Tensor, batch: Batch) -> NormalQ:
+        mu, logvar, p_keep, floor = self.raw(h, batch)
+        var = logvar.exp()
         if self.training:
             u = batch.noise.uniform(Stream.DROPOUT, var.shape[-1], var)
-            g = (u <= self.p_keep.double()).to(var.dtype) / self.p_keep
-            var = torch.where(torch.as_tensor(batch.warm, device=g.device) < 1.0, 1.0, g) * var
-        return NormalQ(mu, var + ALPHA)  # Eq. 6
+            p_keep = torch.as_tensor(p_keep)
+            var = (u <= p_keep.double()).to(var.dtype) / p_keep * var
+        return NormalQ(mu, var + floor)  # Eq. 6
 
     def _normalize(self, mu: Tensor, batch: Batch) -> Tensor:  # Eq. 9
         if self.training:
@@ -95,13 +107,13 @@ class DuHead(nn.Module):
             var = (every - mean).square().mean(0)
             with torch.no_grad():
                 n = every.shape[0]
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var * (n / max(1, n - 1)), self.momentum)
+                self.running_mean += self.momentum * (mean - self.running_mean)
+                self.running_var += self.momentum * (var * (n / max(1, n - 1)) - self.running_var)
         else:
             mean, var = self.running_mean, self.running_var
         return self.scale * (mu - mean) * torch.rsqrt(var + self.eps) + self.shift
 
     def projections(self) -> Iterator[tuple[nn.Parameter, Callable[[Tensor], Tensor]]]:
         """(parameter, what it becomes after every step): gamma_d <- gamma gamma_d / sqrt(mean gamma_d^2)."""
-        if self.scale.requires_grad:
-            yield self.scale, lambda s: s * (self.gamma / s.square().mean().sqrt())
+        if self.rescaled:
+            yield self.scale, lambda s: s * (self.gamma / (s.square().sum() / self.dims).sqrt())

@@ -36,6 +36,16 @@ class NormalQ(NamedTuple):
         return to_double(self)
 
 
+class Raw(NamedTuple):
+    """What `kernels.sample_kl` makes a sample and a KL of: var = g exp(logvar) + floor, g ~ Bernoulli(p_keep) /
+    p_keep."""
+
+    mu: Tensor  # [B, D]
+    logvar: Tensor  # [B, D]
+    p_keep: Tensor | float = 1.0
+    floor: float = 0.0
+
+
 def split(h: Tensor) -> tuple[Tensor, Tensor]:
     """Head `[B, 2D]` to (mu, log var), each `[B, D]`."""
     h = h.unflatten(-1, (-1, 2))
@@ -58,6 +68,10 @@ class Gaussian(PosteriorPart):
 
 
 class GaussianHead(nn.Module):
-    def forward(self, h: Tensor, batch: Batch) -> NormalQ:
+    def raw(self, h: Tensor, batch: Batch) -> Raw:
         mu, logvar = split(h)
+        return Raw(mu, logvar)
+
+    def forward(self, h: Tensor, batch: Batch) -> NormalQ:
+        mu, logvar, _, _ = self.raw(h, batch)
         return NormalQ(mu, logvar.exp())

@@ -62,9 +62,8 @@ class VonMisesFisherQ(NamedTuple):
         for _ in range(2):  # orthogonal to rounding, even where the noise is nearly along mu
             v = normalize(v - (v * mu).sum(-1, keepdim=True) * mu, dim=-1)
         z = theta.cos() * mu + theta.sin() * v
-        if moving_mu.requires_grad:
+        if torch.is_grad_enabled():
             z = z + theta.cos() * moving_mu - (moving_mu * z).sum(-1, keepdim=True) * mu
-        if moving_kappa.requires_grad:
             speed = polar.velocity(theta[..., 0], kappa, self.d)[..., None]
             z = z + moving_kappa[..., None] * speed * (theta.cos() * v - theta.sin() * mu)
         return z.to(self.direction.dtype)

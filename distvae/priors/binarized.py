@@ -97,6 +97,10 @@ class BinarizedPrior(PriorModule):
         self.latent_dim = latent_dim
         hold(self, r=part.r)
 
+    @property
+    def offset(self) -> Tensor:
+        return self.r
+
     def locate(self, z: Tensor) -> Tensor:
         return located(z, self.r)
 
@@ -109,8 +113,8 @@ class BinarizedPrior(PriorModule):
         return kl_standard_normal(self.locate(q.mu), q.var)  # Eq. 4
 
     def rate(self, q: NormalQ, z: Tensor | None = None) -> Tensor:
-        """KL(q || 1/2 N(-r) + 1/2 N(+r)) `[B, D]`, nats."""
-        mu, logvar = q.mu.reshape(1, -1), q.var.log().reshape(1, -1)
+        """KL(q || 1/2 N(-r) + 1/2 N(+r)) `[B, D]`, nats; the quadrature in the trial's own dtype."""
+        mu, logvar = (t.to(self.r.dtype).reshape(1, -1) for t in (q.mu, q.var.log()))
         return gaussian_mixture_kl(mu, logvar, self.r).reshape(q.mu.shape)
 
     def log_prob(self, z: Tensor) -> Tensor:

@@ -47,6 +47,10 @@ class NormalPrior(PriorModule):
         super().__init__()
         self.latent_dim = latent_dim
 
+    @property
+    def offset(self) -> float:
+        return 0.0
+
     def divergence(self, q: NormalQ, z: Tensor | None = None) -> Tensor:
         """What the objective weighs: KL(q || p) `[B, D]`, nats."""
         return kl_standard_normal(q.mu, q.var)

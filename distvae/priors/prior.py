@@ -48,6 +48,12 @@ class P(Protocol):
 class PriorModule(nn.Module):
     """A prior that is the same in every step, and its own `P`."""
 
+    @property
+    def offset(self) -> Tensor | float | None:
+        """r, where the divergence is what `kernels.sample_kl` computes: the KL to the nearer of two unit normals at -r
+        and r. None: it is something else."""
+        return None
+
     def forward(self, encode: Encode, batch: Any) -> Any:
         return self
 

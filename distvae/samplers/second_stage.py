@@ -67,7 +67,7 @@ class SecondStage(SamplerPart):
         likelihood, net = Gaussian(mode="learned", sigma=START), Mlp(hidden=self.hidden)
         model = Model(encoder=net, latent_dim=z_shape, likelihood=likelihood)
         stage, objective = Vae(model, (z_shape,), seed=seed, dtype=q.mu.dtype).to(q.mu.device), Elbo().build()
-        engine, step = TorchEngine(stage, Train(lr=self.lr), World()), 0
+        engine, step = TorchEngine(stage, Train(lr=self.lr), World(), {}), 0
         for epoch in range(self.epochs):
             z = (codes(q, "draws", seed, epoch) - mean) / std
             for rows in np.split(philox.permutation(seed, n, step=epoch), range(self.batch, n, self.batch)):

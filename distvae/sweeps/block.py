@@ -110,12 +110,18 @@ class Block:
 
     def cover(self, bad: set[int]) -> Iterator[Node]:
         """Few configurations that together hold every value of every range, those of a `when` where it applies."""
+        seen: set[tuple[int, ...]] = set()  # what was applied before needs no second cover
         if self.outer is not None:
-            for outer in [self.outer, *filter(None, map(self._meeting, self.whens))]:
+            meeting = map(self._meeting, () if bad else self.whens)
+            for outer in [self.outer, *filter(None, meeting)]:
                 for cell in space.cover(outer, bad):
                     config = _join(cell)
-                    for then in space.cover(self._then(config), bad):
-                        yield assign(config, then)
+                    then = self._then(config)
+                    applied = tuple(map(id, then.value.values()))
+                    several = space.cover(then, bad)
+                    for values in several[:1] if applied in seen else several:
+                        yield assign(config, values)
+                    seen.add(applied)
         yield from self.points
 
     def _meeting(self, when: When) -> Node | None:

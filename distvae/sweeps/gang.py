@@ -24,7 +24,9 @@ from distvae.sweeps.evaluations import Evaluations
 from distvae.sweeps.rank import Rank, log
 from distvae.training.scores import LAST
 
-REPORT_S = 1.5  # a running trial reports about this often, in whole epochs; under Tune's schedulers, every evaluation
+REPORT_S = (
+    1.5  # a running trial reports about this often (under Tune's schedulers, each evaluation), and stops where it is
+)
 HEAD_CPU = 0.1
 
 
@@ -55,7 +57,7 @@ class Gang(tune.Trainable):
             if self.task is not None:
                 self._all("begin", self.task)
                 self.task = None
-            report = self._advance(REPORT_S) if self.evaluations is None else self._evaluation(self.evaluations)
+            report = self._advance() if self.evaluations is None else self._evaluation(self.evaluations)
         except Exception:
             self._log(event="error", traceback=traceback.format_exc())
             raise
@@ -113,8 +115,8 @@ class Gang(tune.Trainable):
         if past is not None:
             evaluations.add(key, past.rows, max((r["epoch"] for r in past.rows), default=0), past.status)
 
-    def _advance(self, seconds: float) -> dict[str, Any]:
-        report = self._all("advance", seconds)[0]
+    def _advance(self, *, once: bool = False) -> dict[str, Any]:
+        report = ray.get([r.advance.remote(REPORT_S, once=once) for r in self.ranks])[0]
         for key, told in report["trials"].items():
             if told["status"] is not None:
                 self.left.pop(key, None)
@@ -126,7 +128,7 @@ class Gang(tune.Trainable):
         notes: list[str] = []
         device = ""
         while (due := evaluations.next()) is None and not evaluations.over():
-            report = self._advance(0.0)
+            report = self._advance(once=True)
             notes += report["notes"]
             device = report["device"]
             for key, told in report["trials"].items():

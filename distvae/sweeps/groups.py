@@ -88,7 +88,7 @@ def _stacks(study: Study, todo: Sequence[Trial], slots: int) -> list[GroupPlan]:
             families.setdefault(t.fusion_group, []).append(t)
         else:
             alone.append(GroupPlan((t,), False, why))
-    cuts = _even(list(families.values()), _most(study), slots, len(alone))
+    cuts = _even(list(families.values()), most(study), slots, len(alone))
     lonely = "no other trial that is left differs from it in float knobs, seed and latent_dim only"
     split = "as many groups as train at a time: nothing is gained by stacking so few"
     stacks = []
@@ -99,7 +99,8 @@ def _stacks(study: Study, todo: Sequence[Trial], slots: int) -> list[GroupPlan]:
     return [*stacks, *alone]
 
 
-def _most(study: Study) -> int:
+def most(study: Study) -> int:
+    """Trials in a stack, at most."""
     r = study.resources
     return r.fuse if isinstance(r.fuse, int) else MOST_GPU if r.gpus else MOST_CPU
 
@@ -159,10 +160,10 @@ def _halved(study: Study, todo: Collection[str]) -> list[GroupPlan]:
     for t in study.trials:
         kind = t.fusion_group if why_not(t, study) is None else t.skeleton
         families.setdefault(kind, []).append(t)
-    most = study.resources.fuse if isinstance(study.resources.fuse, int) else HALVED
+    limit = study.resources.fuse if isinstance(study.resources.fuse, int) else HALVED
     groups = []
     for family in families.values():
-        most_here = max(most, *map(len, _runs(family)))
+        most_here = max(limit, *map(len, _runs(family)))
         for members in cut(family, math.ceil(len(family) / most_here), most_here):
             left = tuple(t for t in members if t.key in todo)
             if left:

@@ -86,6 +86,7 @@ class Rank:
             deepspeed=self.job["deepspeed"],
             folder=self.out / "checkpoints",
             checkpoint_s=self.job["checkpoint_s"],
+            most=self.job["most"],
             note=self.notes.append,
             failed=None if self.alone else self._failed,
         )
@@ -95,12 +96,12 @@ class Rank:
         self.group = open_group(left, setting, stacked=stacked, halving=halving, ended=before)
         self.fresh = {t.key: list(self.group.rows(t.key)) for t in left}  # rows of an earlier driver, told again
 
-    def advance(self, seconds: float) -> dict[str, Any]:
-        """Train for about `seconds`; commit the rows of each trial that ends. Rank 0's answer counts."""
+    def advance(self, seconds: float, *, once: bool = False) -> dict[str, Any]:
+        """Train for about `seconds`, or until any trial is evaluated `once`; commit the rows of each trial that ends. Rank 0's answer counts."""
         raised = dict(self.raised)
         told = {key: _told([], e.epoch, e.status) for key, e in self.ended.items()}
         self.ended = {}
-        for key, report in self.group.advance(seconds).items() if self.group is not None else ():
+        for key, report in self.group.advance(seconds, once=once).items() if self.group is not None else ():
             told[key] = _told(self.fresh.pop(key, []) + report.rows, report.epoch, None)
             if report.status is not None:
                 self.due[key] = report.status, report.epoch
@@ -155,7 +156,7 @@ class Rank:
     def _keep(self, key: str) -> None:
         if self.job["keep"] == "all":
             self.group.save(key)  # the last epoch, so that a longer run can extend it
-        if self.rank == 0 and self.job["keep"] != "none":
+        if self.job["keep"] != "none":
             self.group.write_weights(key)
 
     def _commit(self, key: str, status: str, epoch: int) -> None:

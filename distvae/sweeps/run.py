@@ -22,7 +22,7 @@ from distvae.results import ledger, rows
 from distvae.results.provenance import git_sha
 from distvae.study import Study
 from distvae.sweeps import cluster, searching
-from distvae.sweeps.groups import GroupPlan, partition
+from distvae.sweeps.groups import GroupPlan, most, partition
 from distvae.sweeps.lock import hold_out
 from distvae.sweeps.plan import write_plan
 from distvae.sweeps.progress import Display, Progress
@@ -76,6 +76,16 @@ def remaining(study: Study, ended: dict[str, Any]) -> list[tuple[Trial, dict[str
         }
         todo.append((trial, task))
     return todo
+
+
+def group_task(group: GroupPlan, tasks: dict[str, Any]) -> dict[str, Any]:
+    """What a gang is handed: the tasks of a group's trials, by key, and how they are trained."""
+    return {
+        "id": group.trials[0].key,
+        "members": [tasks[t.key] for t in group.trials],
+        "stacked": group.stacked,
+        "ended": [t.key for t in group.ended],
+    }
 
 
 def sweep(study: Study, out: Path, *, address: str | None = None, display: bool = True) -> Outcome:
@@ -184,7 +194,7 @@ class _Driver:
         config = tune.TuneConfig(reuse_actors=True, scheduler=self._scheduler())
         suggests = self._search(ray.slots(r)) if self.study.source else None
         if suggests is None:
-            space["task"] = tune.grid_search([self._task(g) for g in groups])
+            space["task"] = tune.grid_search([group_task(g, self.tasks) for g in groups])
             config.max_concurrent_trials = concurrency
         else:
             config.search_alg, config.num_samples = suggests, -1
@@ -254,7 +264,7 @@ class _Driver:
 
     def _seeds(self, trials: Sequence[Trial]) -> dict[str, Any]:
         left = tuple(t for t in trials if t.key in self.tasks and t.key not in self.ended)
-        return self._task(GroupPlan(left, False, None, tuple(t for t in trials if t not in left)))
+        return group_task(GroupPlan(left, False, None, tuple(t for t in trials if t not in left)), self.tasks)
 
     def _settle(self, trials: Sequence[Trial]) -> None:
         self.completed({"members": [self.tasks[t.key] for t in trials if t.key in self.tasks]})
@@ -275,14 +285,6 @@ class _Driver:
             recall(scheduler, part.metric, [seeds for seeds in past.values() if None not in seeds.values()])
         return scheduler
 
-    def _task(self, group: GroupPlan) -> dict[str, Any]:
-        return {
-            "id": group.trials[0].key,
-            "members": [self.tasks[t.key] for t in group.trials],
-            "stacked": group.stacked,
-            "ended": [t.key for t in group.ended],
-        }
-
     def _job(self, local: bool) -> dict[str, Any]:
         engine, r, scheduler = self.study.engine, self.study.resources, self.study.search.scheduler
         halving = isinstance(scheduler, Halving)
@@ -298,6 +300,7 @@ class _Driver:
             "threads": r.threads,
             "gpus": r.gpus,
             "checkpoint_s": r.checkpoint_s,
+            "most": most(self.study),
             "keep": r.keep,
             "halving": as_data(scheduler) if halving else None,
             "metric": scheduler.metric if scheduler is not None and not halving else None,

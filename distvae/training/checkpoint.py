@@ -1,6 +1,7 @@
-"""Checkpoints of a running trial: safetensors and JSON, never pickle. `OUT/checkpoints/<key>/ep<epoch>/` holds a shard
-per rank that has one, and `state.json` with the rows so far and every file's SHA-256. A checkpoint exists once its
-directory has its final name; a damaged one is set aside and the previous one used."""
+"""Checkpoints of a running trial: safetensors and JSON, never pickle. `OUT/checkpoints/<key>/ep<epochs done>/`, or
+`ep<epochs done>-<steps done in the next>/` within an epoch, holds a shard per rank that has one, and `state.json` with
+the rows so far and every file's SHA-256. A checkpoint exists once its directory has its final name; a damaged one is set
+aside and the previous one used. Names sort in the order of training."""
 
 from __future__ import annotations
 
@@ -23,8 +24,10 @@ WEIGHTS = "model.safetensors"
 
 
 def write(folder: Path, epoch: int, state: dict[str, Any], tensors: dict[str, Tensor] | None, world: World) -> None:
-    """Write the checkpoint of `epoch` together: ranks with `tensors` write a shard, rank 0 the rest."""
-    final = folder / f"ep{epoch:07d}"
+    """Write the checkpoint after `epoch` epochs and `state["position"]` optimizer steps of the next, together: ranks with
+    `tensors` write a shard, rank 0 the rest."""
+    within = state.get("position", 0)
+    final = folder / (f"ep{epoch:07d}-{within:09d}" if within else f"ep{epoch:07d}")
     temp = folder / f".{final.name}.tmp"
     if world.leads:
         shutil.rmtree(temp, ignore_errors=True)

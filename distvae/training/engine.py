@@ -8,7 +8,8 @@ counts right."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from distvae.training.loss_scale import LossScale, loss_scale
 from distvae.training.world import World
 from distvae.trial import Train
 
@@ -24,6 +26,7 @@ class Engine(Protocol):
     """What the loop needs of an engine."""
 
     accumulate: int  # micro-batches per optimizer step
+    scale: LossScale | None  # of a float16 trial
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of one micro-batch; the engine divides by `accumulate`."""
@@ -37,8 +40,13 @@ class Engine(Protocol):
         """p <- f(p), in the working copy and any master copy."""
         ...
 
+    def whole(self) -> AbstractContextManager[Any]:
+        """The module with all of its weights, on every rank: for whoever reads them, or evaluates. All ranks together.
+        Weights are not to be changed inside; buffers may be."""
+        ...
+
     def state(self) -> dict[str, Tensor]:
-        """Weights and optimizer state of this rank, by name."""
+        """Weights, optimizer state and loss scale of this rank, by name. All ranks together."""
         ...
 
     def load_state(self, state: dict[str, Tensor]) -> None: ...
@@ -50,13 +58,14 @@ def optimizer(train: Train, module: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a trial, over the parameters that learn."""
     params = [p for p in module.parameters() if p.requires_grad]
     if train.optimizer == "sgd":
-        return _eager(torch.optim.SGD)(params, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
+        sgd = eager(torch.optim.SGD)
+        return sgd(params, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay, fused=True)
     kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
-    return _eager(kind)(params, lr=train.lr, weight_decay=train.weight_decay)
+    return eager(kind)(params, lr=train.lr, weight_decay=train.weight_decay, fused=True)
 
 
 @cache
-def _eager(kind: type[torch.optim.Optimizer]) -> type[Any]:
+def eager(kind: type[torch.optim.Optimizer]) -> type[Any]:
     """`kind` without its marks for torch.compile. They import torch._dynamo, all of Inductor and sympy at the first use:
     2.3 s and 75 MB in every worker, and nothing here is compiled."""
     marked = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
@@ -73,16 +82,21 @@ class TorchEngine:
         module: nn.Module,
         train: Train,
         world: World,
-        accumulate: int = 1,
+        block: dict[str, Any],
         own: torch.optim.Optimizer | None = None,
     ):
-        self.module, self.world, self.accumulate = module, world, accumulate
-        self.clip_norm = train.clip_norm if own is None else None
+        self.module, self.world = module, world
+        self.accumulate = int(block.get("gradient_accumulation_steps", 1))
+        self.scale = loss_scale(train.dtype, block, world)
+        self.clip_norm = train.clip_norm if own is None and self.scale is None else None
         self.optimizer = own or optimizer(train, module)
+        if self.scale is not None:
+            self.scale.guard(self.optimizer, train.clip_norm, sharded=False)
         self._params = [p for g in self.optimizer.param_groups for p in g["params"]]
         self._micro = 0
 
     def backward(self, loss: Tensor) -> None:
+        loss = loss if self.scale is None else self.scale.scaled(loss)
         (loss / self.accumulate).backward()
 
     def step(self, lr: float) -> None:
@@ -96,6 +110,8 @@ class TorchEngine:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
+        if self.scale is not None:
+            self.scale.settle()
         self.optimizer.zero_grad()
 
     def _average(self) -> None:
@@ -110,12 +126,19 @@ class TorchEngine:
     def project(self, p: nn.Parameter, f: Callable[[Tensor], Tensor]) -> None:
         p.copy_(f(p))
 
+    @contextmanager
+    def whole(self) -> Iterator[nn.Module]:
+        yield self.module
+
     def state(self) -> dict[str, Tensor]:
-        return {**module_state(self.module), **optimizer_state(self.optimizer)}
+        scale = {} if self.scale is None else self.scale.state()
+        return {**module_state(self.module), **optimizer_state(self.optimizer), **scale}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         load_module_state(self.module, state)
         load_optimizer_state(self.optimizer, state)
+        if self.scale is not None:
+            self.scale.load_state(state)
 
     def close(self) -> None:
         pass

@@ -9,6 +9,7 @@ likelihood has a measure; what training weighed is in the columns called surroga
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -56,18 +57,30 @@ class Examples:
 class Evaluator:
     """Evaluates one model on the splits of one data set."""
 
-    def __init__(self, trial: Trial, vae: Vae, objective: torch.nn.Module, splits: dict[str, Split], world: World):
+    def __init__(
+        self,
+        trial: Trial,
+        vae: Vae,
+        objective: torch.nn.Module,
+        splits: dict[str, Split],
+        world: World,
+        shared: dict[str, Examples] | None = None,  # of trials on the same data: filled by the first
+    ):
         self.trial, self.vae, self.objective, self.world = trial, vae, objective, world
         n = trial.evaluate.train_examples
         self.splits = {name: s.first(n) if name == "train" else s for name, s in splits.items()}
-        self.examples = {name: Examples(trial, s, world.device) for name, s in self.splits.items()}
+        self.examples = {} if shared is None else shared
+        for name, s in self.splits.items():
+            if name not in self.examples:
+                self.examples[name] = Examples(trial, s, world.device)
         model, asked = trial.vae, trial.evaluate.samples
         samples = model.gradient().samples(model.posterior, model.latent_dim, asked)
         outputs = model.likelihood.width(vae.x_shape) * samples
         self.chunk = max(1, min(CHUNK, OUTPUTS // outputs))
 
-    def rows(self, *, epoch: int, step: int) -> list[dict[str, Any]]:
-        """One row per point and split, train first; metrics that have no valid value are None."""
+    def rows(self, *, epoch: int, step: int, measured: Mapping[str, Measured] | None = None) -> list[dict[str, Any]]:
+        """One row per point and split, train first; metrics that have no valid value are None. `measured`: the splits,
+        where they have been measured already (of a model with one point)."""
         training = self.vae.training
         self.vae.eval()
         try:
@@ -76,7 +89,8 @@ class Evaluator:
                 if self.trial.vae.likelihood.calibrated:
                     self.vae.likelihood.calibrate(self._measure("train", beta).mse.mean())
                 for name in self.splits:
-                    row = {"epoch": epoch, "step": step, "point": point, **self._row(name, beta, step)}
+                    m = self._measure(name, beta) if measured is None else measured[name]
+                    row = {"epoch": epoch, "step": step, "point": point, **self._row(name, m, beta, step)}
                     if name == "train" and self.trial.evaluate.gradient_draws:
                         row |= self._gradient(beta, step)
                     rows.append({**row, **self._told(beta)})
@@ -89,12 +103,11 @@ class Evaluator:
         split, parts = self.splits[name], []
         mine = self.world.shard(np.arange(len(split)))
         for rows in np.split(mine, range(self.chunk, len(mine), self.chunk)):
-            parts.append(self.vae.measure(self._batch(name, rows, beta)))
-        local = [torch.cat(column).cpu() for column in zip(*map(_flat, parts), strict=True)]
-        ranks = self.world.collect(local)
+            parts.append(self.vae.measure(self.batch(name, rows, beta)))
+        ranks = self.world.collect(_flat(joined(parts)))
         return _unflat([torch.cat(column) for column in zip(*ranks, strict=True)], type(parts[0].q))
 
-    def _batch(self, name: str, rows: NDArray[np.int64], beta: float | None) -> Batch:
+    def batch(self, name: str, rows: NDArray[np.int64], beta: float | None) -> Batch:
         split = self.splits[name]
         x, y, ids = self.examples[name].at(rows, self.vae.dtype, PASS)
         return Batch(
@@ -111,7 +124,7 @@ class Evaluator:
     def _objective(self, name: str, m: Measured, beta: float | None, step: int) -> float:
         """The mean of what training minimises, of the split as one batch."""
         n, device = len(m.rate), self.world.device
-        some = self._batch(name, np.arange(min(1, n)), beta)  # what a prior is conditioned on is not an example
+        some = self.batch(name, np.arange(min(1, n)), beta)  # what a prior is conditioned on is not an example
         noise = Noise(self.trial.seed, 0, self.examples[name].index[:n], Stream.EVALUATE)
         q = type(m.q)(*(t.to(device) for t in m.q))
         terms = Terms(m.distortion.to(device), m.divergence.to(device), q, m.z.to(device), self.vae.prior_at(some))
@@ -123,7 +136,7 @@ class Evaluator:
         """Of the first training batch, whole on every rank: the number of workers does not change it."""
         train = self.trial.train
         some = np.arange(min(train.batch_size, len(self.splits["train"])))
-        batch = self._batch("train", some, beta)
+        batch = self.batch("train", some, beta)
         noise = Noise(self.trial.seed, step, batch.noise.index)
         batch = replace(batch, noise=noise, total=len(some), samples=train.samples, step=step)
         got = gradient_variance(self.vae, self.objective, batch, self.trial.evaluate.gradient_draws)
@@ -134,8 +147,8 @@ class Evaluator:
         conditioning = self.trial.vae.conditioning
         return {} if conditioning is None else {"beta": beta, "conditioning": conditioning.type}
 
-    def _row(self, name: str, beta: float | None, step: int) -> dict[str, Any]:
-        m, model = self._measure(name, beta), self.trial.vae
+    def _row(self, name: str, m: Measured, beta: float | None, step: int) -> dict[str, Any]:
+        model = self.trial.vae
         n, measured = len(m.rate), model.likelihood.measure is not None
         surrogate = float(m.divergence.sum(-1).mean()) if model.prior.surrogate and model.posterior.density else None
         return {
@@ -170,6 +183,12 @@ def _mean(name: str, values: Tensor) -> dict[str, float]:
 
 def _flat(m: Measured) -> list[Tensor]:
     return [m.distortion, m.divergence, m.rate, m.mse, m.mu, m.z, *m.q]
+
+
+def joined(parts: Sequence[Measured]) -> Measured:
+    """Consecutive examples as one, on the CPU."""
+    columns = [torch.cat(column).cpu() for column in zip(*map(_flat, parts), strict=True)]
+    return _unflat(columns, type(parts[0].q))
 
 
 def _unflat(columns: list[Tensor], q: Any) -> Measured:

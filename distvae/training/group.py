@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from distvae.training.halving import Halving
-from distvae.training.loop import Report, Runner
+from distvae.training.loop import Pace, Report, Runner
 from distvae.training.world import World
 from distvae.trial import Trial
 
@@ -29,6 +29,7 @@ class Setting:
     deepspeed: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None  # OUT/checkpoints; None keeps nothing
     checkpoint_s: float = 30.0
+    most: int = 64  # trials in a stack
     note: Callable[[str], None] = print  # what the user should know
     failed: Callable[[str, Exception], None] | None = None  # told of a member's exception, which else is raised
 
@@ -59,8 +60,8 @@ class Ended:
 class Group(Protocol):
     """What trains a group."""
 
-    def advance(self, seconds: float) -> dict[str, Report]:
-        """Train for about `seconds`; what is new, by trial key."""
+    def advance(self, seconds: float = math.inf, *, once: bool = False) -> dict[str, Report]:
+        """Train for about `seconds`, or until any is evaluated `once`; what is new, by trial key."""
         ...
 
     def rows(self, key: str) -> list[dict[str, Any]]:
@@ -105,8 +106,8 @@ class Alone:
     def __init__(self, trial: Trial, setting: Setting):
         self.key, self.runner = trial.key, setting.runner(trial)
 
-    def advance(self, seconds: float) -> dict[str, Report]:
-        return {self.key: self.runner.advance(seconds)}
+    def advance(self, seconds: float = math.inf, *, once: bool = False) -> dict[str, Report]:
+        return {self.key: self.runner.advance(seconds, once=once)}
 
     def rows(self, key: str) -> list[dict[str, Any]]:
         return self.runner.rows
@@ -187,7 +188,7 @@ class Lockstep:
         self.told: set[str] = set()  # members whose end was reported
         self._saved_at = time.monotonic()
 
-    def advance(self, seconds: float = math.inf) -> dict[str, Report]:
+    def advance(self, seconds: float = math.inf, *, once: bool = False) -> dict[str, Report]:
         news: dict[str, Report] = {}
         until = time.monotonic() + seconds
         self._halve()
@@ -195,12 +196,15 @@ class Lockstep:
             first = min(self.states[k].at for k in alive)
             keys = list(self.trainer.turn([k for k in alive if self.states[k].at == first]))
             began = time.monotonic()
-            whole = self.trainer.train(keys, until)
+            whole = self._train(keys, until)
+            if whole is None:
+                continue
             self._share(keys, began)
             if whole:
                 self._epoch_ended(keys, news)
                 self._halve()
-            if self.setting.world.broadcast(time.monotonic() - until) >= 0:
+            evaluated = once and any(report.rows for report in news.values())
+            if evaluated or self.setting.world.broadcast(time.monotonic() - until) >= 0:
                 break
         for key, s in self.states.items():
             if key not in self.told:
@@ -210,6 +214,20 @@ class Lockstep:
         if self.setting.world.broadcast(time.monotonic() - self._saved_at) >= self.setting.checkpoint_s:
             self.save()
         return news
+
+    def _train(self, keys: Sequence[str], until: float) -> bool | None:
+        """None: the stack cannot be, and its trials take turns from here."""
+        from distvae.training.fused import CannotStackError
+
+        try:
+            return self.trainer.train(keys, until)
+        except CannotStackError as e:
+            trials = [self.states[k].trial for k in self.states]
+            self.setting.note(f"{len(trials)} trials cannot be stacked ({e}): they are trained one after the other")
+            self.trainer.close()
+            self.trainer = Serial(trials, self.setting)
+            self.states = self.trainer.states
+            return None
 
     def _alive(self) -> list[str]:
         return [k for k, s in self.states.items() if s.status is None]
@@ -309,10 +327,11 @@ class Serial:
         (key,) = keys
         with self._by_itself(key):
             runner, state = self.runners[key], self.states[key]
-            state.loss_sum = runner.train_epoch()
-            runner.epoch += 1
-            state.epoch, state.position, state.step = runner.epoch, 0, runner.step_count
-            return True
+            loss = runner.train_epoch(Pace(self.setting.world, until - time.monotonic()))
+            state.epoch, state.position, state.step = runner.epoch, runner.position, runner.step_count
+            if loss is not None:
+                state.loss_sum = math.nan if runner.status == "diverged" else loss
+            return loss is not None
         return False
 
     def evaluate(self, keys: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -347,6 +366,7 @@ class Serial:
             self.states[key] = State(
                 runner.trial,
                 epoch=runner.epoch,
+                position=runner.position,
                 step=runner.step_count,
                 wall_s=runner.wall_s,
                 rows=list(runner.rows),

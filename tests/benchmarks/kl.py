@@ -542,6 +542,64 @@ def sample_row(
     )
 
 
+def nll_row(
+    shape: tuple[int, int, int, int], at_least: float | None, repeats: int, compile_: bool, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Cross-entropy of K trials' logits `[K, B, S, P]` with the images that they share, forward and backward."""
+    from distvae.kernels import bernoulli_nll
+
+    def eager(y: Tensor, x: Tensor) -> Tensor:
+        full = x[:, None].expand_as(y)
+        return nn.functional.binary_cross_entropy_with_logits(y, full, reduction="none").sum(-1)
+
+    _, b, _, p = shape
+    g = torch.Generator().manual_seed(0)
+    y, x, up = 3 * torch.randn(shape, generator=g), torch.rand(b, p, generator=g), torch.randn(shape[:3], generator=g)
+
+    def step(f: Callable[..., Tensor], dtype: torch.dtype = torch.float32) -> Call:
+        leaf, pixels, weight = y.to(dtype).requires_grad_(), x.to(dtype), up.to(dtype)
+
+        def call() -> tuple[Tensor, ...]:
+            out = f(leaf, pixels)
+            return out.detach(), *torch.autograd.grad(out, leaf, weight)
+
+        return call
+
+    with threads(1):
+        calls = {"ours": step(bernoulli_nll), "eager": step(eager)}
+        if compile_:
+            torch._dynamo.reset()
+            calls["compile"] = step(torch.compile(eager, dynamic=False))
+        exact = step(eager, torch.float64)()
+        errors = {name: error(call(), exact) for name, call in calls.items()}
+        timed = interleave(calls, repeats)
+    say(f"nll {list(shape)}: " + ", ".join(f"{name} {v['s'] * 1e6:.0f} us" for name, v in timed.items()))
+    claims = [] if at_least is None else [claim(f">= {at_least:g}x eager", timed["eager"], timed["ours"], at_least)]
+    what = f"bernoulli_nll forward and backward, one thread, [K, B, S, P] = {list(shape)}, images shared by the trials"
+    return row(what, timed, errors, claims=claims)
+
+
+def binarize_row(b: int, p: int, repeats: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Dynamic binarisation of a batch; torch.bernoulli draws as many, of its own generator."""
+    from distvae.data import binarize
+    from distvae.kernels import philox, reference
+
+    x, index = torch.rand(b, p, generator=torch.Generator().manual_seed(0)), torch.arange(b)
+    stream, seed, step = philox.Stream.BINARIZE, torch.tensor([3]), torch.tensor([5])
+    exact = torch.from_numpy(philox.uniform(3, stream, index=index.numpy(), step=5, dim=p)[:, 0]) < x.double()
+    calls: dict[str, Call] = {
+        "ours": lambda: binarize(x, seed=3, index=index, step=5),
+        "reference": lambda: reference.bernoulli(seed, step, index, x, int(stream))[0],
+        "torch.bernoulli, other draws": lambda: torch.bernoulli(x),
+    }
+    with threads(1):
+        errors = {name: error(calls[name](), (exact.double(),)) for name in ("ours", "reference")}
+        timed = interleave(calls, repeats)
+    say(f"binarize [{b}, {p}]: " + ", ".join(f"{name} {v['s'] * 1e6:.0f} us" for name, v in timed.items()))
+    claims = [claim(">= 5x the reference", timed["reference"], timed["ours"], 5.0)]
+    return row(f"dynamic binarisation of [{b}, {p}], one thread", timed, errors, claims=claims)
+
+
 def share_row(batch: int, repeats: int, say: Callable[[str], None]) -> dict[str, Any]:
     """How much of a toyVAE step (784-256-128-16, Bernoulli, Adam) is sample_kl."""
     from distvae.kernels import sample_kl
@@ -586,7 +644,8 @@ def share_row(batch: int, repeats: int, say: Callable[[str], None]) -> dict[str,
 
 # --- all of it -----------------------------------------------------------------------------------------------------------
 
-ROWS = ("marginals", "both", "memory", "joint", "threads", "sample_kl", "share", "gpu")
+NLL_SHAPES = {(1, 128, 1, 784): None, (16, 128, 1, 784): 4.0}
+ROWS = ("marginals", "both", "memory", "joint", "threads", "sample_kl", "nll", "binarize", "share", "gpu")
 
 
 def run(
@@ -622,6 +681,12 @@ def run(
         for shape, at_least in shapes.items():
             name = f"sample_kl {list(shape)}"
             found[name] = sample_row(shape, at_least, repeats, compile_, say)
+    if "nll" in rows:
+        for shape, at_least in {(2, 8, 1, 20): None}.items() if quick else NLL_SHAPES.items():
+            found[f"nll {list(shape)}"] = nll_row(shape, at_least, repeats, compile_, say)
+    if "binarize" in rows:
+        b, p = (8, 20) if quick else (128, 784)
+        found[f"binarize [{b}, {p}]"] = binarize_row(b, p, repeats, say)
     if "share" in rows:
         for batch in (8,) if quick else (64, 128):
             found[f"share, batch {batch}"] = share_row(batch, repeats, say)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from commands import command
@@ -101,6 +102,24 @@ def test_plan_counts_the_quickstart(capsys):
     axes = "vae.latent_dim vae.prior.r objective.beta vae.posterior.gamma vae.posterior.p_keep"
     assert set(axes.split()) <= set(view["axes"])
     assert sum(g["trials"] for g in view["groups"]) == view["trials"]
+
+
+def test_plan_says_which_trials_train_together_and_why_others_do_not(capsys):
+    plain = command(capsys, "plan", QUICKSTART, "--no-probe").err
+    groups = json.loads(command(capsys, "plan", QUICKSTART, "--no-probe", "--json").out)["groups"]
+    sizes = sorted(g["trials"] for g in groups)
+    assert f"{len(groups)} groups of {sizes[0]} to {sizes[-1]} trials" in plain and "stacked" in plain
+    assert len({key for g in groups for key in g["keys"]}) == 144 and all(g["stacked"] for g in groups)
+    off = command(capsys, "plan", QUICKSTART, "--no-probe", "--set", "resources.fuse=off").err
+    assert "144 groups of one trial" in off and "not stacked: resources.fuse: off" in off
+
+
+def test_halving_wants_a_valid_split(capsys, tmp_path):
+    config = tmp_path / "h.yaml"
+    config.write_text("data: {type: npz, name: x, path: x.npz, valid: 0}\nsearch: {scheduler: {type: halving}}\n")
+    np.savez(tmp_path / "x.npz", images=np.full((20, 4, 4), 200, np.uint8))
+    done = command(capsys, "plan", config, "--no-probe", "--set", f"data.path={tmp_path / 'x.npz'}")
+    assert done.code == 2 and "halving ranks on the valid split, and the" in done.err.replace("\n", " ")
 
 
 def test_plan_estimates_from_a_probe_and_knows_what_is_done(capsys, out):

@@ -32,11 +32,14 @@ seeds: 2
 search: {samples: 2, seed: 0}
 resources: {workers: 1, gpus: 0}
 deepspeed: {gradient_accumulation_steps: 1, zero_optimization: {stage: 0}}
-zip: {train.samples: [1, 2], evaluate.samples: [2, 1]}
+"""
+BESIDE = """\
+vae: {latent_dim: {integer: [2, 4]}, prior: {type: binarized}}
+zip: {vae.prior.r: [0, 0.5], objective.beta: [1, {uniform: [2, 4]}]}
 when:
-  - {if: {vae.posterior.type: du, train.samples: {in: [1, 3]}}, then: {train.weight_decay: {grid: [0, 0.1]}}}
-  - {if: {vae.latent_dim: 2}, then: {vae.estimator.type: pathwise, train.batch_size: {integer: [8, 64]}}}
-points: [{vae.latent_dim: 3, vae.posterior: {type: gaussian}, vae.prior.r: 1, objective.beta: 2, train.samples: 1, evaluate.samples: 1}]
+  - {if: {vae.prior.r: 0.5, train.samples: {in: [1, 3]}}, then: {train.weight_decay: {grid: [0, 0.1]}}}
+  - {if: {vae.posterior.type: gaussian}, then: {vae.estimator.type: pathwise}}
+points: [{vae.latent_dim: 3, vae.prior.r: 1, objective.beta: 2}]
 """
 JUNK = [
     ".nan", "-.inf", "1e400", "9" * 400, "-1", "0", "1e-3s", "[[[[]]]]", "{}", "[]", "~", "no", "\t", "\0", "é☃😀", "\u2028", "\x85",
@@ -48,7 +51,7 @@ JUNK = [
 
 edit = st.tuples(
     st.sampled_from(["delete", "repeat", "replace", "insert", "swap", "word", "word", "word"]),
-    st.integers(0, len(BASE)),
+    st.integers(0, 1000),
     st.integers(0, 40),
     st.sampled_from(JUNK) | st.text(max_size=3),
 )
@@ -117,7 +120,7 @@ def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(p for k, v in inside for p in places(v, (*path, k)))]
 
 
-PLACES = places(parse(BASE, lambda line, column: "", []).plain())  # type: ignore[union-attr]
+TREES = [parse(text, lambda line, column: "", []).plain() for text in (BASE, BESIDE)]  # type: ignore[union-attr]
 
 
 def put(data: Any, path: tuple[Any, ...], value: Any) -> Any:
@@ -151,22 +154,30 @@ def check(text: str, sets: tuple[str, ...] = ()) -> None:
 quiet = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
-@given(st.lists(edit, min_size=1, max_size=4))
+@given(st.sampled_from([BASE, BESIDE]), st.lists(edit, min_size=1, max_size=4))
 @settings(quiet, max_examples=700)
-def test_damaged_text(edits):
-    check(damage(BASE, edits))
+def test_damaged_text(base, edits):
+    check(damage(base, edits))
 
 
 @given(
-    st.lists(
-        st.tuples(st.sampled_from([p for p in PLACES if len(p) == 1]) | st.sampled_from(PLACES[1:]), values),
-        min_size=1,
-        max_size=3,
+    st.sampled_from(TREES).flatmap(
+        lambda tree: st.tuples(
+            st.just(tree),
+            st.lists(
+                st.tuples(
+                    st.sampled_from([p for p in places(tree) if len(p) == 1]) | st.sampled_from(places(tree)[1:]),
+                    values,
+                ),
+                min_size=1,
+                max_size=3,
+            ),
+        )
     )
 )
 @settings(quiet, max_examples=300)
-def test_damaged_trees(changes):
-    data = parse(BASE, lambda line, column: "", []).plain()  # type: ignore[union-attr]
+def test_damaged_trees(case):
+    data, changes = case
     for path, value in changes:
         data = put(data, path, value)
     try:
@@ -198,4 +209,4 @@ def test_damaged_trees(changes):
 )
 @settings(quiet, max_examples=200)
 def test_damaged_sets(path, value):
-    check(BASE, (f"{path}={value}",))
+    check(BESIDE if path[:4] in ("zip", "zip.", "when", "poin") else BASE, (f"{path}={value}",))

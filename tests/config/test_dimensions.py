@@ -121,7 +121,7 @@ def test_a_search_is_asked_only_for_what_counts():
 def test_nonsense_is_refused_or_left_out_one_configuration_at_a_time():
     text = "vae: {posterior: {grid: [{type: gaussian}, {type: bernoulli}]}, prior: {grid: [{type: normal}, {type: bernoulli}]}}\n"
     loader = reader(text, label="x.yaml")
-    with pytest.raises(ConfigError, match=r"x\.yaml:1:85: vae\.prior: normal is a prior on R\^d"):
+    with pytest.raises(ConfigError, match=r"x\.yaml:1:80: vae\.prior: normal is a prior on R\^d"):
         loader.configure({"vae.posterior": 1, "vae.prior": 0})
     assert len(loader.configure({"vae.posterior": 1, "vae.prior": 1})) == 1  # and it is forgotten
     assert reader(text + "search: {nonsense: skip}").configure({"vae.posterior": 1, "vae.prior": 0}) == ()

@@ -237,7 +237,7 @@ def brute(s: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @given(spaces())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_space_is_what_brute_force_says(s: dict[str, Any]):
     when = [
         {"if": {n: {"in": v} for n, v in w["if"].items()}, "then": {n: {"grid": v} for n, v in w["then"].items()}}

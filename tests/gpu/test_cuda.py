@@ -92,6 +92,37 @@ def test_a_graph_sees_new_steps():
             assert torch.equal(got, want)
 
 
+@pytest.mark.parametrize(("b", "samples", "d"), [(7, 1, 1), (129, 3, 33), (128, 1, 784), (1000, 2, 32)])
+def test_noise(b, samples, d):
+    mu, _, seed, step, index, *_ = sample_arguments(3, b, d, 1.0, 0.0)
+    at = seed, step, index, 200, samples, d
+    assert torch.equal(cuda.noise(*at, False, torch.float64), reference.noise(*at, False, torch.float64))
+    want = reference.noise(*at, True, torch.float64)
+    for dtype, eps in ((torch.float32, 6e-7), (torch.bfloat16, 2.0**-8), (torch.float16, 2.0**-10)):
+        close(cuda.noise(*at, True, dtype), want, 1e-6, eps)
+    zero, one = torch.zeros_like(mu), torch.ones(3)
+    z, _ = cuda.sample_kl(zero, zero, seed, step, index, 0 * one, one, 0 * one, None, 200, samples - 1)
+    assert torch.equal(cuda.noise(*at, True, torch.float32)[:, :, -1], z)
+    for p in (torch.rand(b, d), torch.rand(3, b, d), torch.rand(b, d).bfloat16(), torch.rand(b, d).half()):
+        assert torch.equal(cuda.bernoulli(seed, step, index, p, 4), reference.bernoulli(seed, step, index, p, 4))
+
+
+@pytest.mark.parametrize(("b", "s", "p"), [(3, 2, 1), (128, 1, 784), (20, 3, 789), (16, 1, 12288)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_bernoulli_nll(b, s, p, dtype):
+    y = (torch.randn(3, b, s, p) * torch.tensor([1e-3, 3.0, 1e4]).reshape(3, 1, 1, 1)).to(dtype)
+    g = torch.randn(3, b, s)
+    for x in (torch.rand(b, p).round(decimals=1), torch.rand(3, b, p)):
+        close(cuda.bernoulli_nll(y, x), reference.bernoulli_nll(*wide(y, x)), 1e-30, 2e-6)
+        close(
+            cuda.bernoulli_nll_backward(g, y, x),
+            reference.bernoulli_nll_backward(*wide(g, y, x)),
+            1e-6,
+            2 * torch.finfo(dtype).eps,
+        )
+        assert torch.equal(cuda.bernoulli_nll(y, x), cuda.bernoulli_nll(y, x))
+
+
 def test_mixture_kl():
     r = torch.tensor([0.0, 1e-3, 0.3, 1.0, 3.0, 8.0])
     mu, logvar, g = 3.0 * torch.randn(6, 50, 11), 2.0 * torch.randn(6, 50, 11), torch.randn(6, 50, 11)

@@ -10,7 +10,7 @@ import torch
 from distvae.bench import load
 from distvae.kernels import log_density, log_marginals
 
-FORMS = ("marginals", "both", "memory", "joint", "threads", "sample_kl", "share")
+FORMS = ("marginals", "both", "memory", "joint", "threads", "sample_kl", "nll", "binarize", "share")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,8 @@ def test_every_row_is_filled_and_every_form_is_right(run, forms):
             if claim.get("ratio") is not None:
                 assert claim["reached"] in (True, False) and claim["ratio"] > 0
     assert rows["sample_kl [2, 8, 4]"]["relative_error"]["ours"] < 1e-5
+    assert rows["nll [2, 8, 1, 20]"]["relative_error"]["ours"] < 1e-6
+    assert rows["binarize [8, 20]"]["relative_error"] == {"ours": 0.0, "reference": 0.0}
     assert 0 < rows["share, batch 8"]["share"] < 1.5
     assert "memory" not in forms or rows["memory"]["extra_mb"]["ours"]["128"] >= 0
 

@@ -18,6 +18,11 @@ ARCHS = ("sm_80", "sm_90", "sm_100")
 REGISTERS = {  # the most of any architecture; the __launch_bounds__ ask for no more than 65536 / (threads x blocks)
     "sample_kl": 64,
     "sample_kl_backward": 64,
+    "normals": 32,
+    "uniforms": 32,
+    "bernoulli": 32,
+    "nll": 32,
+    "nll_backward": 32,
     "mixture_kl": 40,
     "mixture_kl_backward": 40,
     "marginals_bound": 48,
@@ -68,7 +73,7 @@ def test_no_spills_and_few_registers(arch):
     for _, log in compiled(arch).values():
         assert "warning" not in log.replace("0 warning", ""), log
         for kernel, (registers, local) in resources(log).items():
-            family = re.sub(r"_(float32|bfloat16|float16)$", "", kernel)
+            family = re.sub(r"_(float64|float32|bfloat16|float16)$", "", kernel)
             seen.add(family)
             assert local == 0, f"{kernel}: {local} bytes of local memory"
             assert registers <= REGISTERS[family], kernel
@@ -130,6 +135,13 @@ def test_sample_kl_moves_16_bytes_at_a_time(tmp_path):
         text = disassemble("sample_kl.cu", kernel, tmp_path)
         assert len(re.findall(r"LDG\.E\S*\.128", text)) == loads
         assert len(re.findall(r"STG\.E\S*\.128", text)) == 2
+
+
+def test_bernoulli_nll_moves_16_bytes_at_a_time(tmp_path):
+    for kernel, stores in (("nll_float32", 0), ("nll_backward_float32", 1)):
+        text = disassemble("bernoulli_nll.cu", kernel, tmp_path)
+        assert len(re.findall(r"LDG\.E\S*\.128", text)) == 2
+        assert len(re.findall(r"STG\.E\S*\.128", text)) == stores
 
 
 def test_a_broken_source_says_where():

@@ -134,6 +134,55 @@ def test_dropout_keeps_the_words_up_to_p(emulated):
     assert kept[0] == 0 and kept[2] == 1 and kept[3] >= 1023
 
 
+# --- noise -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("b", "samples", "d"), [(7, 1, 1), (37, 3, 5), (9, 2, 32), (2, 1, 784)])
+@pytest.mark.parametrize("index_axes", [1, 2])
+def test_noise(emulated, b, samples, d, index_axes):
+    mu, _, seed, step, index, *_ = sample_arguments(3, b, d, index_axes=index_axes)
+    at = seed, step, index, 200, samples, d
+    assert torch.equal(cuda.noise(*at, False, torch.float64), reference.noise(*at, False, torch.float64))
+    want = reference.noise(*at, True, torch.float64)
+    for dtype, eps in ((torch.float32, 6e-7), (torch.bfloat16, 2.0**-8), (torch.float16, 2.0**-11)):
+        got = cuda.noise(*at, True, dtype)
+        assert got.dtype == dtype
+        close(got, want, 1e-6, eps)
+    for s in range(samples):  # the noise of sample_kl
+        zero, one = torch.zeros_like(mu), torch.ones(3)
+        z, _ = cuda.sample_kl(zero, zero, seed, step, index, 0 * one, one, 0 * one, None, 200, s)
+        assert torch.equal(cuda.noise(*at, True, torch.float32)[:, :, s], z)
+    for p in (torch.rand(b, d), torch.rand(3, b, d), torch.rand(b, d).bfloat16(), torch.rand(b, d).half()):
+        assert torch.equal(cuda.bernoulli(seed, step, index, p, 4), reference.bernoulli(seed, step, index, p, 4))
+
+
+# --- bernoulli_nll ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("b", "s", "p"), [(3, 2, 1), (2, 1, 784), (2, 3, 789), (1, 1, 4100)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("own", [False, True])
+def test_bernoulli_nll(emulated, b, s, p, dtype, own):
+    torch.manual_seed(p)
+    y = (torch.randn(3, b, s, p) * torch.tensor([1e-3, 3.0, 1e4]).reshape(3, 1, 1, 1)).to(dtype)
+    x, g = torch.rand((3, b, p) if own else (b, p)).round(decimals=1), torch.randn(3, b, s)
+    out = cuda.bernoulli_nll(y, x)
+    assert out.dtype == torch.float32
+    close(out, reference.bernoulli_nll(*wide(y, x)), 1e-30, 1e-6)
+    dy = cuda.bernoulli_nll_backward(g, y, x)
+    assert dy.dtype == dtype
+    close(dy, reference.bernoulli_nll_backward(*wide(g, y, x)), 1e-6, torch.finfo(dtype).eps)
+    emulated.backwards = True
+    assert torch.equal(out, cuda.bernoulli_nll(y, x))
+
+
+def test_bernoulli_nll_of_nothing(emulated):
+    for shape in ((0, 2, 1, 5), (2, 0, 1, 5), (2, 2, 0, 5), (2, 2, 1, 0)):
+        y, x = torch.zeros(shape), torch.zeros(shape[1], shape[3])
+        assert not cuda.bernoulli_nll(y, x).any() and cuda.bernoulli_nll(y, x).shape == shape[:3]
+        assert cuda.bernoulli_nll_backward(torch.zeros(shape[:3]), y, x).shape == shape
+
+
 # --- gaussian_mixture_kl -------------------------------------------------------------------------------------------
 
 

@@ -7,9 +7,19 @@ from torch.func import grad, vmap
 from torch.library import opcheck
 
 from distvae import kernels
-from distvae.kernels import gaussian_kl, gaussian_mixture_kl, log_density, log_marginals, mpd, sample_kl
+from distvae.kernels import (
+    bernoulli_nll,
+    gaussian_kl,
+    gaussian_mixture_kl,
+    log_density,
+    log_marginals,
+    mpd,
+    noise,
+    sample_kl,
+)
 
 K, B, D = 3, 5, 6
+F64 = torch.float64
 
 
 def floats(*shape, seed=0):
@@ -28,10 +38,18 @@ WEIGHTS = -1.0, -2.0, 0.3, 1
 MIXED = floats(K, B, D, seed=1), floats(K, B, D, seed=2), torch.tensor([0.0, 0.5, 3.0])
 UP = floats(K, B, D, seed=8), floats(K, B, D, seed=9)
 
+SHARED, OWN = torch.rand(B, D, generator=torch.Generator().manual_seed(0)), torch.rand(K, B, D)
+LOGITS = floats(K, B, 2, D, seed=4)
+ADDRESS = torch.arange(K), torch.arange(K) + 1, torch.arange(B)
+
 # operator -> arguments, and how many of them (the first) are differentiable
 OPERATORS = {
     "sample_kl": ([sampled(False), sampled(True)], 2),
     "sample_kl_backward": ([(*UP, *sampled(False)), (*UP, *sampled(True))], 0),
+    "noise": ([(*ADDRESS, 3, 2, D, normal, kind) for normal, kind in ((True, torch.float32), (False, F64))], 0),
+    "bernoulli": ([(*ADDRESS, SHARED, 4), (*ADDRESS, OWN, 4)], 0),
+    "bernoulli_nll": ([(LOGITS, SHARED), (LOGITS, OWN), (LOGITS.bfloat16(), SHARED)], 1),
+    "bernoulli_nll_backward": ([(UP[0][..., :2], LOGITS, SHARED), (UP[0][..., :2], LOGITS, OWN)], 0),
     "mixture_kl": ([MIXED], 2),
     "mixture_kl_backward": ([(UP[0], *MIXED)], 0),
     "log_density": ([(*Z, *WEIGHTS)], 3),
@@ -45,18 +63,20 @@ PUBLIC = {
     "sample_kl": lambda m, lv: sum(
         sample_kl(m, lv, seed=3, step=1, index=INDEX.to(m.device), r=0.3, p_keep=0.7, floor=0.1)
     ),
+    "bernoulli_nll": lambda m, lv: bernoulli_nll(torch.stack([m, lv], -2), SHARED.to(m.device)),
     "gaussian_kl": lambda m, lv: gaussian_kl(m, lv, r=0.3, prior_mu=0.1, prior_logvar=-0.2),
     "gaussian_mixture_kl": lambda m, lv: gaussian_mixture_kl(m, lv, 0.7),
     "log_density": lambda m, lv: log_density(m[..., :4, :], m, lv, sampling="stratified", dataset_size=9),
     "log_marginals": lambda m, lv: log_marginals(m[..., :4, :], m, lv, exclude_self=True),
     "mpd": lambda m, lv: mpd(m, lv, statistic="u"),
 }
-FUSED = ["sample_kl", "gaussian_mixture_kl", "log_density", "log_marginals"]  # operators of their own
+DRAWN = {"normals", "uniforms", "bernoulli"}  # no functions of mu and logvar: test_noise.py
+FUSED = ["sample_kl", "bernoulli_nll", "gaussian_mixture_kl", "log_density", "log_marginals"]  # operators of their own
 EACH = pytest.mark.parametrize("name", PUBLIC)
 
 
 def test_no_operator_and_no_function_is_left_out():
-    assert set(PUBLIC) == set(kernels.__all__)
+    assert set(PUBLIC) | DRAWN == set(kernels.__all__) and all(hasattr(noise, name) for name in DRAWN)
     registered = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith("distvae::")}
     assert registered == {f"distvae::{name}" for name in OPERATORS}
 

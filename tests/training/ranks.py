@@ -14,14 +14,15 @@ from distvae.training.world import meet, part_ways
 
 
 def train_on(size: int, jobs: list[dict], tmp: Path) -> list[list[dict]]:
-    """Rows of each job, trained by `size` ranks. A job is {trial, engine, deepspeed}."""
+    """Rows of each job, trained by `size` ranks. A job is {trial, engine, deepspeed}; with `folder`, its weights are
+    left there, and with `stops` it is dropped after so many steps, again and again, and taken up from its checkpoint."""
     (tmp / "jobs.json").write_text(json.dumps(jobs))
     store = tmp / f"store{size}"
     ranks = [
         subprocess.Popen([sys.executable, __file__, str(r), str(size), str(tmp), str(store)], stderr=subprocess.PIPE)
         for r in range(size)
     ]
-    errors = [p.communicate(timeout=240)[1].decode() for p in ranks]
+    errors = [p.communicate(timeout=400)[1].decode() for p in ranks]
     assert all(p.returncode == 0 for p in ranks), "\n".join(errors)
     return json.loads((tmp / f"rows{size}.json").read_text())
 
@@ -31,14 +32,37 @@ def main(rank: int, size: int, tmp: Path, store: str) -> None:
     world = meet(rank, size, store=dist.FileStore(store, size))
     rows = []
     for job in json.loads((tmp / "jobs.json").read_text()):
-        runner = Runner(
-            trial_from_data(job["trial"]), world=world, engine=job["engine"], deepspeed=job.get("deepspeed")
-        )
-        rows.append(runner.advance().rows)
-        runner.close()
+        runner = run(job, world)
+        while runner.status is None:
+            runner = run(job, world)
+        rows.append(runner.rows)
     if rank == 0:
         (tmp / f"rows{size}.json").write_text(json.dumps(rows))
     part_ways()
+
+
+def run(job: dict, world) -> Runner:
+    """The job, to its end or to its next stop."""
+    folder = Path(job["folder"]) if "folder" in job else None
+    runner = Runner(
+        trial_from_data(job["trial"]),
+        world=world,
+        engine=job["engine"],
+        deepspeed=job.get("deepspeed"),
+        folder=folder,
+    )
+    if "stops" in job:
+        for _ in range(job["stops"]):
+            if runner.status is None:
+                runner.advance(0)
+        if runner.status is None:
+            runner.save()
+    else:
+        runner.advance()
+    if runner.status is not None:
+        runner.write_weights()
+    runner.close()
+    return runner
 
 
 if __name__ == "__main__":

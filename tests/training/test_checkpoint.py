@@ -1,17 +1,22 @@
-"""A trial resumed from its checkpoint gives, bit for bit, the rows of one that never stopped; damaged checkpoints are
-set aside."""
+"""A trial resumed from its checkpoint gives, bit for bit, the rows of one that never stopped, whatever the step; damaged
+checkpoints are set aside."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
 
+from distvae.data import Digits
 from distvae.nets import Mlp
+from distvae.objectives import Elbo
 from distvae.posteriors import Du
+from distvae.priors import Binarized
+from distvae.schedules import Cosine, Linear
 from distvae.training.loop import Runner
 from distvae.training.world import meet
-from distvae.trial import Train, Trial
+from distvae.trial import Evaluate, Train, Trial
 from distvae.vae import Model
 
 TRIAL = Trial(
@@ -24,9 +29,12 @@ def facts(rows):
 
 
 def stopped_after(epochs, folder, engine="torch"):
-    runner = Runner(TRIAL, world=meet(0, 1), engine=engine, folder=folder, checkpoint_s=0)
+    runner = Runner(TRIAL, world=meet(0, 1), engine=engine, folder=folder)
     for _ in range(epochs):
-        runner.advance(0)
+        runner.train_epoch()
+        runner.evaluate()
+        if runner.status is None:
+            runner.save()
     runner.close()
     return runner
 
@@ -49,6 +57,55 @@ def test_resumed_is_uninterrupted(tmp_path, engine):
     assert facts(runner.rows) == facts(whole.rows)
     for a, b in zip(runner.vae.parameters(), whole.vae.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bits(Digits):
+    """Digits whose pixels are drawn at every step."""
+
+    binarize: ClassVar = "dynamic"
+
+
+EVENTFUL = Trial(  # 3 epochs of 5 steps, the last one uneven; every schedule moves in them
+    data=Bits(),
+    vae=Model(encoder=Mlp(hidden=(16,)), latent_dim=3, posterior=Du(p_keep=0.7), prior=Binarized(r=0.5)),
+    objective=Elbo(beta=2.0, schedule=Linear(steps=9)),
+    train=Train(epochs=3, batch_size=300, lr=3e-3, lr_schedule=Cosine(steps=12), clip_norm=20.0),
+    evaluate=Evaluate(every=2, train_examples=300),
+    seed=3,
+)
+# 2^20 overflows at once: the scale falls, and grows again within the run
+SCALED = {"fp16": {"initial_scale_power": 20, "hysteresis": 1, "loss_scale_window": 3}}
+
+
+def trained(trial, **how):
+    runner = Runner(trial, world=meet(0, 1), **how)
+    runner.advance()
+    weights = {k: v.clone() for k, v in runner.vae.state_dict().items()}
+    runner.close()
+    return facts(runner.rows), weights
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("engine", ["torch", "deepspeed"])
+def test_interrupted_at_every_step_is_uninterrupted(tmp_path, engine, dtype):
+    """A process that dies after each optimizer step, once it has saved, and another that goes on."""
+    trial = replace(EVENTFUL, train=replace(EVENTFUL.train, dtype=dtype))
+    how = {"engine": engine, "deepspeed": SCALED}
+    rows, weights = trained(trial, **how)
+    assert [r["epoch"] for r in rows] == [2, 2, 2, 3, 3, 3]
+    steps, status = [], None
+    while status is None:
+        runner = Runner(trial, world=meet(0, 1), folder=tmp_path, checkpoint_s=0, **how)
+        steps.append((runner.epoch, runner.position))
+        status = runner.advance(0).status
+        runner.close()
+    assert steps == [(e, s) for e in range(3) for s in range(5)]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ep0000002-000000003", "ep0000002-000000004"]
+    assert facts(runner.rows) == rows
+    assert all(torch.equal(v, weights[k]) for k, v in runner.vae.state_dict().items())
+    if dtype == "float16":
+        assert 2.0 < runner.engine.scale.value < 2.0**20
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "state", "missing"])

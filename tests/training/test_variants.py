@@ -34,7 +34,7 @@ def grey(n=50):
 def test_pixels_are_drawn_anew_at_every_step_and_by_example():
     trial = Trial(data=Mnist(binarize="dynamic"), vae=Model(prior=Mixture(by="label")))
     examples, rows = Examples(trial, grey(), "cpu"), np.array([7, 3, 40])
-    (one, y), (two, _) = (examples.at(rows, torch.float32, step) for step in (0, 1))
+    (one, y, _), (two, _, _) = (examples.at(rows, torch.float32, step) for step in (0, 1))
     assert set(one.unique().tolist()) == {0.0, 1.0} and not torch.equal(one, two)
     torch.testing.assert_close(examples.at(np.arange(50), torch.float32, 0)[0][rows], one)  # by id, not by place
     assert y.tolist() == [7, 3, 0]
@@ -46,7 +46,7 @@ def test_pixels_are_drawn_anew_at_every_step_and_by_example():
 
 def test_grey_pixels_stay_and_labels_come_only_where_a_prior_asks():
     examples = Examples(Trial(data=Mnist()), grey(), "cpu")
-    x, y = examples.at(np.arange(3), torch.float64, 5)
+    x, y, _ = examples.at(np.arange(3), torch.float64, 5)
     assert y is None and torch.equal(x, torch.from_numpy(grey().x[:3] / 255.0))
 
 

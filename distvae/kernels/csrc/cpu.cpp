@@ -1,8 +1,8 @@
 // The CPU back end: a C ABI that kernels/cpu.py loads with ctypes; no torch, no Python.
 //
-// cpu_sample.h and cpu_density.h hold the work of one task (a block of rows, or of columns, of one trial). They are
-// compiled here once per instruction set, each time in a namespace of its own, and chosen at run time. Tasks and the
-// order of every sum depend on the sizes alone, never on the number of threads: results are the same bits on 1 or 64.
+// The cpu_*.h hold the work of one task (a block of rows, or of columns, of one trial). They are compiled here once per
+// instruction set, each time in a namespace of its own, and chosen at run time. Tasks and the order of every sum depend
+// on the sizes alone, never on the number of threads: results are the same bits on 1 or 64.
 
 #include <math.h>
 #include <stdint.h>
@@ -80,10 +80,10 @@ DV_FN dv_l dv_product(dv_l a, dv_l b) { return (dv_l)_mm512_mul_epu32((__m512i)a
 #pragma GCC pop_options
 #endif
 
-#define DV_TABLE(space, name)                                                                       \
-  {name, space::sample_task, space::mixture_task, space::prepare_task, space::marginal_forward_task, \
-   space::joint_forward_task, space::marginal_backward_task, space::marginal_gather_task,            \
-   space::joint_rows_task, space::joint_columns_task}
+#define DV_TABLE(space, name)                                                                               \
+  {name, space::sample_task, space::noise_task, space::nll_task, space::mixture_task, space::prepare_task, \
+   space::marginal_forward_task, space::joint_forward_task, space::marginal_backward_task,                \
+   space::marginal_gather_task, space::joint_rows_task, space::joint_columns_task}
 
 static const Isa ISAS[] = {
     DV_TABLE(baseline, "baseline"),
@@ -128,7 +128,7 @@ static int work(const Job& job, int64_t tasks, void (*task)(const Job&, int64_t)
 
 #define DV_API extern "C" __attribute__((visibility("default")))
 
-DV_API int dv_abi() { return 1; }
+DV_API int dv_abi() { return 2; }
 
 DV_API const char* dv_isa() { return ISAS[chosen].name; }
 
@@ -142,6 +142,12 @@ DV_API int dv_use_isa(int i) {
 DV_API int dv_sample_kl(const SampleJob* job, int threads) {
   return work(*job, job->tasks(), ISAS[chosen].sample, threads);
 }
+
+DV_API int dv_noise(const NoiseJob* job, int threads) {
+  return work(*job, job->tasks(), ISAS[chosen].noise, threads);
+}
+
+DV_API int dv_nll(const NllJob* job, int threads) { return work(*job, job->tasks(), ISAS[chosen].nll, threads); }
 
 DV_API int dv_mixture_kl(const MixtureJob* job, int threads) {
   return work(*job, job->tasks(), ISAS[chosen].mixture, threads);

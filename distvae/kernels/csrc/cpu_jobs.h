@@ -5,6 +5,7 @@ static const int64_t TILE = 64;     // components of the joint density held at a
 static const int64_t STRIP = 256;   // components of a marginal held at a time
 static const int64_t SAMPLES = 512;  // elements of sample_kl that share a buffer of noise
 static const int64_t LINE = 64;     // elements of mixture_kl at a time
+static const int64_t NLL_RUN = 32;  // vectors of bernoulli_nll that are summed in float32
 
 // No std templates in code that is compiled per instruction set: an instantiation is shared by all of them, and one
 // made for AVX-512 would then run everywhere.
@@ -41,6 +42,31 @@ struct SampleJob {  // mu, logvar, z, kl, gz, gkl, dmu, dlogvar [K, B, D]; seed 
   int64_t chunks() const { return ceil_div(b, rows()); }
   int64_t group() const { return std::max<int64_t>(1, ceil_div(16384, rows() * std::max<int64_t>(d, 1))); }
   int64_t tasks() const { return d ? k * ceil_div(chunks(), group()) : 0; }
+};
+
+enum { NORMALS = 0, UNIFORMS = 1, BERNOULLI = 2 };
+
+struct NoiseJob {  // out [K, B, samples, dim]: float32 normals, float64 uniforms, or float32 draws of p; seed, step [K]
+  int64_t k, b, samples, dim;
+  int64_t index_stride, p_stride;  // 0: index [B], p [B, dim]; B: index [K, B], p [K, B, dim]
+  const int64_t *seed, *step, *index;
+  const float* p;
+  void* out;
+  uint32_t stream, kind;
+  int64_t rows() const { return std::max<int64_t>(1, SAMPLES / (4 * ceil_div(std::max<int64_t>(dim, 1), 4))); }
+  int64_t chunks() const { return ceil_div(b, rows()); }
+  int64_t group() const { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, rows() * dim * samples)); }
+  int64_t tasks() const { return dim && samples ? k * ceil_div(chunks(), group()) : 0; }
+};
+
+struct NllJob {  // y [K, B, S, P], x [B, P] or [K, B, P], g [K, B, S]; out [K, B, S], or dy like y
+  int64_t k, b, s, p;
+  int64_t x_stride;  // 0: x [B, P]; B: x [K, B, P]
+  const float *y, *x, *g;  // no g: forward
+  float* out;
+  int64_t rows() const { return k * b * s; }
+  int64_t group() const { return std::max<int64_t>(1, 16384 / std::max<int64_t>(p, 1)); }
+  int64_t tasks() const { return ceil_div(rows(), group()); }
 };
 
 struct MixtureJob {  // mu, logvar [K, size], r [K]; out kl, or d mu and d logvar
@@ -111,6 +137,8 @@ struct DensityJob : DensityArgs {
 struct Isa {
   const char* name;
   void (*sample)(const SampleJob&, int64_t);
+  void (*noise)(const NoiseJob&, int64_t);
+  void (*nll)(const NllJob&, int64_t);
   void (*mixture)(const MixtureJob&, int64_t);
   void (*prepare)(const DensityJob&, int64_t);
   void (*marginal_forward)(const DensityJob&, int64_t);

@@ -22,8 +22,9 @@ DV_FN void fill_ids(const int64_t* index, int64_t rows, int64_t blocks, unsigned
 }
 
 // [4, n] (rows `stride` apart) to [n, 4]
-DV_FN void interleave(const float* from, int64_t stride, int64_t n, float* __restrict to) {
-  const float *a = from, *b = a + stride, *c = b + stride, *d = c + stride;
+template <class T>
+DV_FN void interleave(const T* from, int64_t stride, int64_t n, T* __restrict to) {
+  const T *a = from, *b = a + stride, *c = b + stride, *d = c + stride;
 #pragma omp simd
   for (int64_t j = 0; j < n; ++j) {
     to[4 * j] = a[j];

@@ -4,6 +4,7 @@
 // backward in float32), so accesses are 16 bytes wide where D and the addresses allow (`vector`). Backward draws the
 // noise again. A variance is kept iff (w + 1/2) / 2^32 <= p, which is w < T = floor(p 2^32 + 1/2), in exact integers.
 #include "device.h"
+#include "fours.h"
 #include "kl.h"
 
 #define THREADS 128
@@ -18,30 +19,6 @@ struct sample_kl_args {
   const unsigned char* mask;           // [K, D] or null: 0 where there is no such dimension
   long long b, d, index_stride, blocks, vector, stream, sample;
 };
-
-template <class T>
-DV_FN void load(float* x, const void* from, long long at, int count, bool vector) {
-  const T* source = (const T*)from + at;
-  if (vector) {
-    dv_four<T> four = *(const dv_four<T>*)source;
-    for (int i = 0; i < 4; ++i) x[i] = dv_read(four.at[i]);
-  } else {
-    for (int i = 0; i < 4; ++i) x[i] = i < count ? dv_read(source[i]) : 0.0f;
-  }
-}
-
-template <class T>
-DV_FN void store(void* to, long long at, const float* x, int count, bool vector) {
-  T* target = (T*)to + at;
-  if (vector) {
-    dv_four<T> four;
-    for (int i = 0; i < 4; ++i) dv_write(&four.at[i], x[i]);
-    dv_store((dv_four<T>*)target, four);
-  } else {
-    for (int i = 0; i < 4; ++i)
-      if (i < count) dv_write(target + i, x[i]);
-  }
-}
 
 template <class T, bool BACKWARD>
 DV_FN void sample_kl(const sample_kl_args& p) {
