@@ -11,7 +11,7 @@ import pytest
 from driver import Sweep
 from ray.tune.schedulers import TrialScheduler
 
-from distvae.config import loads
+from distvae.config import ConfigError, loads
 from distvae.results import ledger
 from distvae.sweeps.run import Outcome, sweep
 from distvae.sweeps.schedulers import Asha, Median, recall
@@ -181,3 +181,10 @@ def test_what_ended_in_an_earlier_run_is_recalled():
 
 class Fresh:
     trial_id = "fresh"
+
+
+@pytest.mark.parametrize("kind", ["hyperband", "halving"])
+def test_what_compares_those_that_are_all_there_is_not_for_a_search(kind):
+    text = f"search: {{algorithm: {{type: optuna}}, scheduler: {{type: {kind}}}}}\n"
+    with pytest.raises(ConfigError, match=rf"1:\d+: search.scheduler: {kind} compares .*use asha or median"):
+        loads(text)
