@@ -1,7 +1,7 @@
 """How the trials that are left are cut into groups, the unit that Ray Tune schedules (`training/group.py`).
 
 A group is a stack (trials that differ in float knobs, seed and latent_dim, trained as one model), or trials that take
-turns because halving compares them, or one trial. Halving's groups are of the *plan*, ended trials too, so that a
+turns because halving compares them or because they are the seeds of a configuration on which Tune decides, or one trial. Halving's groups are of the *plan*, ended trials too, so that a
 resumed sweep forms the same ones; they do not depend on the machine."""
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class GroupPlan:
 
 def why_not(trial: Trial, study: Study) -> str | None:
     """Why a trial cannot, or is not to, be stacked with others."""
-    r, scheduler = study.resources, study.search.scheduler
+    r = study.resources
     zero = study.deepspeed.get("zero_optimization") or {}
     if r.fuse == "off":
         return "resources.fuse: off"
     if r.workers > 1:
         return f"a trial has {r.workers} workers"
-    if scheduler is not None and scheduler.type != "halving":
-        return f"search.scheduler: {scheduler.type} ends trials one by one"
+    if study.search.tuned is not None:
+        return f"{study.search.tuned} is Ray Tune's, which schedules one configuration at a time"
     if study.deepspeed.get("gradient_accumulation_steps", 1) > 1:
         return "gradient accumulation"
     if zero.get("stage", 0) or any(name.startswith("offload") for name in zero):
@@ -72,6 +72,8 @@ def partition(study: Study, todo: Sequence[Trial], slots: int = 1) -> list[Group
     """`todo`, each trial in one group, the largest groups first. `slots`: groups that train at a time."""
     if study.search.scheduler is not None and study.search.scheduler.type == "halving":
         groups = _halved(study, {t.key for t in todo})
+    elif study.search.tuned is not None:
+        return _configurations(study, {t.key for t in todo})
     else:
         groups = _stacks(study, todo, slots)
     return sorted(groups, key=lambda g: -len(g.trials))
@@ -140,6 +142,16 @@ def _runs(trials: Sequence[Trial]) -> list[list[Trial]]:
     for t in trials:
         found.setdefault(t.config_key, []).append(t)
     return list(found.values())
+
+
+def _configurations(study: Study, todo: Collection[str]) -> list[GroupPlan]:
+    """Each configuration with all its seeds, in the order of the plan."""
+    groups = []
+    for seeds in _runs(study.trials):
+        left = tuple(t for t in seeds if t.key in todo)
+        if left:
+            groups.append(GroupPlan(left, False, why_not(left[0], study), tuple(t for t in seeds if t.key not in todo)))
+    return groups
 
 
 def _halved(study: Study, todo: Collection[str]) -> list[GroupPlan]:

@@ -61,8 +61,8 @@ class Ended:
 class Group(Protocol):
     """What trains a group."""
 
-    def advance(self, seconds: float = math.inf) -> dict[str, Report]:
-        """Train for about `seconds`; what is new, by trial key."""
+    def advance(self, seconds: float = math.inf, *, once: bool = False) -> dict[str, Report]:
+        """Train for about `seconds`, or until any is evaluated `once`; what is new, by trial key."""
         ...
 
     def rows(self, key: str) -> list[dict[str, Any]]:
@@ -107,8 +107,8 @@ class Alone:
     def __init__(self, trial: Trial, setting: Setting):
         self.key, self.runner = trial.key, setting.runner(trial)
 
-    def advance(self, seconds: float = math.inf) -> dict[str, Report]:
-        return {self.key: self.runner.advance(seconds)}
+    def advance(self, seconds: float = math.inf, *, once: bool = False) -> dict[str, Report]:
+        return {self.key: self.runner.advance(seconds, once=once)}
 
     def rows(self, key: str) -> list[dict[str, Any]]:
         return self.runner.rows
@@ -189,7 +189,7 @@ class Lockstep:
         self.told: set[str] = set()  # members whose end was reported
         self._saved_at = time.monotonic()
 
-    def advance(self, seconds: float = math.inf) -> dict[str, Report]:
+    def advance(self, seconds: float = math.inf, *, once: bool = False) -> dict[str, Report]:
         news: dict[str, Report] = {}
         until = time.monotonic() + seconds
         self._halve()
@@ -204,14 +204,15 @@ class Lockstep:
             if whole:
                 self._epoch_ended(keys, news)
                 self._halve()
-            if time.monotonic() >= until:
+            evaluated = once and any(report.rows for report in news.values())
+            if evaluated or self.setting.world.broadcast(time.monotonic() - until) >= 0:
                 break
         for key, s in self.states.items():
             if key not in self.told:
                 report = news.setdefault(key, Report())
                 report.epoch, report.status = s.epoch, s.status
                 self.told |= {key} if s.status else set()
-        if time.monotonic() - self._saved_at >= self.setting.checkpoint_s:
+        if self.setting.world.broadcast(time.monotonic() - self._saved_at) >= self.setting.checkpoint_s:
             self.save()
         return news
 
