@@ -13,13 +13,15 @@ from conformance import ALL, CASES, DATA, UNIONS, members
 from torch.autograd import gradcheck
 
 from distvae.batch import Batch, Noise
-from distvae.config import loads
+from distvae.config import adapter, loads
 from distvae.estimators import Enumerate, Pathwise
 from distvae.kernels.philox import Stream
 from distvae.menu import FAMILIES
+from distvae.part import Part, knobs
 from distvae.priors import Binarized
 from distvae.rules import refusals
 from distvae.sweeps.tree import dump
+from distvae.training.group import Setting, open_group
 from distvae.training.loop import Runner
 from distvae.trial import Trial
 from distvae.vae import Model, Vae
@@ -237,3 +239,41 @@ def test_a_step_on_a_gpu_is_that_of_the_cpu(name):
     assert len(on_cpu) == len(on_gpu) > 2
     for a, b in zip(on_cpu, on_gpu, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+# --- it can be stacked ------------------------------------------------------------------------------------------------
+
+
+def moved(part: Part) -> Part:
+    """The part with every float that may differ between stacked trials moved a little."""
+    for f, _, hyper in knobs(type(part)):
+        value = getattr(part, f.name)
+        if isinstance(value, Part):
+            part = replace(part, **{f.name: moved(value)})
+        elif isinstance(value, float) and not hyper.static:
+            for other in (0.9 * value + 0.01, 0.9 * value, 1.1 * value):
+                try:
+                    changed = replace(part, **{f.name: other})
+                    adapter(type(part)).validate_python(changed.__dict__)
+                except ValueError:
+                    continue
+                part = changed
+                break
+    return part
+
+
+@every
+def test_it_is_itself_in_a_stack_beside_another(name):
+    """Its float knobs reach the mathematics as tensors, and nothing in it asks a tensor for a number, or else says so
+    (`Hyper(static=True)`)."""
+    runner, rows = trained(name)
+    trial = runner.trial
+    other = replace(trial, vae=moved(trial.vae), objective=moved(trial.objective), train=moved(trial.train), seed=1)
+    assert other.fusion_group == trial.fusion_group
+    group = open_group([other, trial], Setting(note=pytest.fail), stacked=True)
+    news = group.advance(math.inf)
+    for expected, stacked in ((rows, news[trial.key].rows), (Runner(other).advance().rows, news[other.key].rows)):
+        for a, b in zip(expected, stacked, strict=True):
+            for column in ("rate_nats", "rate_surrogate_nats", "distortion_nats", "distortion_mse", "objective"):
+                value = a.get(column)
+                assert b.get(column) == (value and pytest.approx(value, rel=1e-5, abs=1e-6)), column

@@ -14,7 +14,6 @@ from distvae.sweeps.run import sweep
 from distvae.sweeps.searching import Configurations
 from distvae.sweeps.suggest import Suggestions, optuna_search
 
-pytest.importorskip("optuna")
 TEXT = """
 name: optuna
 data: {type: digits}

@@ -1,6 +1,7 @@
 """Runs trials on several gloo ranks in processes of their own, below Ray."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,14 @@ import torch
 import torch.distributed as dist
 
 from distvae.config import trial_from_data
+from distvae.training.group import Setting, open_group
 from distvae.training.loop import Runner
 from distvae.training.world import meet, part_ways
 
 
 def train_on(size: int, jobs: list[dict], tmp: Path) -> list[list[dict]]:
     """Rows of each job, trained by `size` ranks. A job is {trial, engine, deepspeed}; with `folder`, its weights are
-    left there, and with `stops` it is dropped after so many steps, again and again, and taken up from its checkpoint."""
+    left there (`stack` instead of `trial`: stacked, and the rows of each), and with `stops` it is dropped after so many steps, again and again, and taken up from its checkpoint."""
     (tmp / "jobs.json").write_text(json.dumps(jobs))
     store = tmp / f"store{size}"
     ranks = [
@@ -32,6 +34,9 @@ def main(rank: int, size: int, tmp: Path, store: str) -> None:
     world = meet(rank, size, store=dist.FileStore(store, size))
     rows = []
     for job in json.loads((tmp / "jobs.json").read_text()):
+        if "stack" in job:
+            rows.append(stacked(job, world))
+            continue
         runner = run(job, world)
         while runner.status is None:
             runner = run(job, world)
@@ -39,6 +44,18 @@ def main(rank: int, size: int, tmp: Path, store: str) -> None:
     if rank == 0:
         (tmp / f"rows{size}.json").write_text(json.dumps(rows))
     part_ways()
+
+
+def stacked(job: dict, world) -> list[list[dict]]:
+    """Rows of each trial of `stack`, trained as one."""
+    trials = [trial_from_data(t) for t in job["stack"]]
+    setting = Setting(world=world, engine=job["engine"], deepspeed=job.get("deepspeed") or {}, note=_no_note)
+    news = open_group(trials, setting, stacked=True).advance(math.inf)
+    return [news[t.key].rows for t in trials]
+
+
+def _no_note(text: str) -> None:
+    raise AssertionError(text)
 
 
 def run(job: dict, world) -> Runner:

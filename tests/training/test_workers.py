@@ -88,6 +88,7 @@ def deepspeed(trial, block, **more):
     return {"trial": trial, "engine": "deepspeed", "deepspeed": block, **more}
 
 
+STACK = [TRIALS["du"], {**TRIALS["du"], "seed": 3, "train": {**BASE["train"], "lr": 0.002, "clip_norm": None}}]
 HALF_DU = {**TRIALS["du"], "train": {**BASE["train"], "dtype": "float16"}}
 
 
@@ -99,10 +100,11 @@ def launch(jobs, tmp):
         for size in (1, 2):
             folder = tmp / f"w{size}"
             folder.mkdir()
+            mine = {k: job for k, job in jobs.items() if size == 1 or "stack" not in job}
             placed = [
-                {**job, **({"folder": str(folder / "-".join(k))} if "stops" in job else {})} for k, job in jobs.items()
+                {**job, **({"folder": str(folder / "-".join(k))} if "stops" in job else {})} for k, job in mine.items()
             ]
-            for k, rows in zip(jobs, train_on(size, placed, folder), strict=True):
+            for k, rows in zip(mine, train_on(size, placed, folder), strict=True):
                 found[size, *k] = rows
     finally:
         os.environ.pop("TORCH_EXTENSIONS_DIR")
@@ -134,6 +136,8 @@ def rows(tmp):
     for name, stage in WHOLE_BATCH.items():
         jobs["whole batch", name] = deepspeed(variant(name), zero(stage))
     jobs["zero3 offloaded", "stopped"] = deepspeed(TRIALS["du"], STAGES["zero3 offloaded"], stops=7)
+    for engine in ("torch", "deepspeed"):
+        jobs[engine, "stack"] = {"stack": STACK, "engine": engine}
     return launch(jobs, tmp)
 
 
@@ -187,6 +191,15 @@ def test_bfloat16_is_close_to_float32_but_not_it(rows):
 @pytest.mark.parametrize("size", [1, 2])
 def test_the_engines_give_equal_rows(rows, name, size):
     assert_same(rows[size, "torch", name], rows[size, "deepspeed", name], 1e-6)
+
+
+def test_the_engines_give_a_stack_identical_rows_and_those_of_its_trials_alone(rows):
+    stacks = [rows[1, engine, "stack"] for engine in ("torch", "deepspeed")]
+    for trial in range(len(STACK)):
+        one, two = ([{k: v for k, v in r.items() if k != "wall_s"} for r in s[trial]] for s in stacks)
+        assert one == two
+    assert_same(rows[1, "torch", "du"], stacks[1][0], 1e-6)
+    assert stacks[0][0][-1]["elbo_nats"] != stacks[0][1][-1]["elbo_nats"]
 
 
 @pytest.mark.parametrize("size", [1, 2])
