@@ -13,7 +13,10 @@ from distvae.training.group import Lockstep, Setting, open_group
 from distvae.training.loop import Runner
 from distvae.training.world import World
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
 
 YAML = """
 data: {type: digits}
@@ -53,7 +56,8 @@ def test_a_recorded_step_is_the_eager_one():
     graph, plain = (f._form(tuple(t.key for t in members)) for f in (recorded, eager))
     assert graph.records
     plain.records = False
-    graph.stack.train(), plain.stack.train()
+    graph.stack.train()
+    plain.stack.train()
     for step in range(3 * WARM):
         rows = torch.arange(128 * (step % 4), 128 * (step % 4 + 1), device="cuda")
         torch.testing.assert_close(recorded.step_on(graph, rows), eager.step_on(plain, rows), rtol=1e-5, atol=1e-4)
@@ -70,7 +74,7 @@ def test_a_stack_on_the_gpu_has_the_rows_of_the_cpu_and_of_each_trial_alone():
         close(Runner(trial, world=CUDA.world).advance().rows, on_gpu[trial.key], 1e-3)
 
 
-def test_pixels_are_binarised_on_the_device(tmp_path):
+def test_pixels_are_binarised_on_the_device():
     members = trials(
         "data={type: mnist, binarize: dynamic, n_train: 512, n_test: 128}", "vae.latent_dim=3", "train.epochs=1"
     )

@@ -45,7 +45,7 @@ objective: {type: elbo, beta: {grid: [0.1, 1, 4]}}
 train: {epochs: 400, batch_size: 1437}
 evaluate: {every: 100, train_examples: 1}
 search: {scheduler: {type: halving, grace: 20}}
-resources: {checkpoint_s: 0.3, fuse: off}
+resources: {checkpoint_s: 0.3}
 engine: torch
 """
 
