@@ -3,9 +3,11 @@ search goes on as an uninterrupted one; and one real search for the frontier, on
 
 import json
 import math
+import signal
 
 import pyarrow.parquet as pq
 import pytest
+from driver import Sweep
 from ray.tune.search import Searcher
 
 from distvae.config import loads
@@ -110,3 +112,26 @@ def test_a_real_search_plans_what_it_trains_and_is_reproducible(tmp_path, object
         assert outcome.count("finished") == len(plan) and len(asked) == 5
         plans.append([(r["trial_key"], r["suggested"]) for r in plan])
     assert plans[0] == plans[1]
+
+
+@pytest.mark.slow
+@pytest.mark.sweep
+def test_kill_9_of_a_search_loses_no_suggestion_and_no_trial(tmp_path):
+    """Killed after the first ends: the same command keeps what was committed, finishes what was planned, and asks for
+    what an uninterrupted search would have asked for."""
+    config, out, whole = tmp_path / "search.yaml", tmp_path / "out", tmp_path / "whole"
+    config.write_text(TEXT % {"seed": 3, "objective": "elbo", "trials": 5, "sampler": "tpe"})
+    with Sweep(config, out) as one:
+        one.wait_for(lambda: len(one.points()) >= 2)
+        one.end(signal.SIGKILL)
+        before = {p.name: p.read_bytes() for p in one.points()}
+        assert one.all_gone(), one.survivors()
+    assert 2 <= len(before) < 10
+    with Sweep(config, out) as again:
+        assert again.end(timeout=240) == 0, again.text()
+    after = {p.name: p.read_bytes() for p in (out / "points").glob("*.parquet")}
+    assert all(after[name] == blob for name, blob in before.items())
+    assert sweep(loads(config.read_text()), whole, display=False).exit_code == 0
+    plans = [pq.read_table(folder / "plan.parquet").select(["trial_key", "suggested"]) for folder in (out, whole)]
+    assert plans[0].to_pylist() == plans[1].to_pylist()
+    assert len(after) == len({name[:16] for name in after}) == len(plans[0])
