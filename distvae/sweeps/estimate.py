@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from distvae.objectives import BetaInput, Elbo
 from distvae.study import Study
 from distvae.sweeps import memory, overhead
 from distvae.sweeps.cluster import cores, slots
-from distvae.sweeps.forecast import SLOWED, Cost, Kind, cost, costs, kinds, makespan, needed
-from distvae.sweeps.groups import GroupPlan, partition
+from distvae.sweeps.forecast import SLOWED, Cost, Kind, cost, costs, kinds, makespan, needed, slowdown
+from distvae.sweeps.groups import GroupPlan, partition, why_not
 from distvae.sweeps.overhead import Overhead
 from distvae.sweeps.probing import probe as run_probe
 from distvae.sweeps.progress import duration
@@ -41,6 +42,8 @@ def overview(
         from distvae.results import ledger
 
         ended, _ = ledger.scan(out, mend=False)
+    if study.source is not None:
+        return _search(study, len(ended), probe, say)
     todo = [t for t, _ in remaining(study, ended)]
     concurrency = _concurrency(study)
     groups = partition(study, todo, concurrency)
@@ -60,6 +63,35 @@ def overview(
     if sigmas := _equivalent_sigmas(study):
         view["equivalent_sigma"] = sigmas
     if probe and todo:
+        view["estimate"] = estimate(study, groups, concurrency, say)
+    return view
+
+
+def _search(study: Study, ended: int, probe: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Of a search: its dimensions, and the time of as many trials as it suggests, from a few of the space."""
+    assert study.source is not None and study.source.space is not None and study.search.algorithm is not None
+    examples, n = study.source.examples(), study.search.algorithm.trials
+    seeds, concurrency = study.source.seeds(), _concurrency(study)
+    left = max(0, n * len(seeds) - ended)
+    view: dict[str, Any] = {
+        "name": study.name,
+        "trials": n * len(seeds),
+        "duplicates_removed": 0,
+        "nonsense_skipped": 0,
+        "configurations": n,
+        "seeds": sorted(seeds),
+        "left": left,
+        "axes": {d.name: d.items or list(d.ends or ()) for d in study.source.space.dimensions},
+        "groups": [],
+        "engine": study.engine,
+        "concurrency": concurrency,
+    }
+    if probe and left and examples:
+        each: dict[str, list[Trial]] = {}
+        for t in examples:
+            each.setdefault(t.config_key, []).append(t)
+        some = cycle(GroupPlan(tuple(ts), False, why_not(ts[0], study)) for ts in each.values())
+        groups = list(islice(some, -(-left // len(seeds))))
         view["estimate"] = estimate(study, groups, concurrency, say)
     return view
 
@@ -116,20 +148,20 @@ def estimate(study: Study, groups: Sequence[GroupPlan], concurrency: int, say: C
     all_kinds = kinds(groups, study)
     gangs = min(concurrency, len(groups))
     probes = run_probe(study, [k.group for k in all_kinds], gangs)
-    probed = {i: cost(answers) for i, answers in probes.found.items()}
-    if not probed:
+    answers = [a for several in probes.found.values() for a in several]
+    if not answers:
         return {"error": probes.broken or "; ".join(dict.fromkeys(probes.errors.values()))}
+    slowed = slowdown(answers) if study.resources.workers == 1 and not study.resources.gpus else None
+    probed = {i: cost(mine, slowed) for i, mine in probes.found.items()}
     spent = overhead.measured(probes.engine, say)
     found = costs(all_kinds, probed)
     kind_of = {id(g): i for i, k in enumerate(all_kinds) for g in k.groups}
     seconds = [
         found[i].seconds(g, study, len(load_data(g.trials[0].data).train)) for g in groups for i in (kind_of[id(g)],)
     ]
-    answers = [a for several in probes.found.values() for a in several]
-    halving = study.search.scheduler is not None and study.search.scheduler.type == "halving"
     return {
         **_time(seconds, answers, spent, study, groups, concurrency),
-        "at_most": halving,
+        "at_most": study.search.scheduler is not None,  # it ends trials early
         "trials": sum(len(g.trials) for g in groups),
         "overhead": None if spent is None else asdict(spent),
         "memory": _memory([found[kind_of[id(g)]] for g in groups], answers, study, gangs),
@@ -163,7 +195,7 @@ def _time(
         "training_s": training,
         "driver_s": driver,
         "seconds_per_trial": sum(seconds) / trials,
-        "share": sum(a["share"] for a in answers) / len(answers) / r.threads,
+        "share": 1 / slowdown(answers) / r.threads,
     }
 
 

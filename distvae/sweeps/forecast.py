@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from distvae.study import Study
-from distvae.sweeps.groups import GroupPlan
+from distvae.sweeps.groups import GroupPlan, most
 from distvae.trial import flatten
 
-SLOWED = 1.25  # a probe that took so many times its processor time had to share its cores
+SLOWED = 1.25  # a probe that took so many times its processor time had to share its cores: it is said
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Kind:
     """Groups that cost the same but for their epochs."""
 
     groups: tuple[GroupPlan, ...]
+    most: int  # trials in a stack
 
     @property
     def group(self) -> GroupPlan:
@@ -30,7 +31,7 @@ class Kind:
     @property
     def members(self) -> int:
         """Trained together."""
-        return len(self.group.trials) if self.group.stacked else 1
+        return min(len(self.group.trials), self.most) if self.group.stacked else 1
 
 
 def kinds(groups: Sequence[GroupPlan], study: Study) -> list[Kind]:
@@ -39,7 +40,9 @@ def kinds(groups: Sequence[GroupPlan], study: Study) -> list[Kind]:
     for g in groups:
         size = len(g.trials) if g.stacked else 1
         found.setdefault((g.stacked, g.why, size, g.trials[0].fusion_group), []).append(g)
-    return sorted((Kind(tuple(gs)) for gs in found.values()), key=lambda k: -sum(g.epochs(study) for g in k.groups))
+    return sorted(
+        (Kind(tuple(gs), most(study)) for gs in found.values()), key=lambda k: -sum(g.epochs(study) for g in k.groups)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +65,26 @@ class Cost:
         train, every = group.trials[0].train, group.trials[0].evaluate.every
         epochs = group.epochs(study) / self.members  # of all members together
         evaluations = epochs / train.epochs * -(-train.epochs // every)
-        opened = len(group.trials) / self.members
+        opened = 1 if self.stacked else len(group.trials)
         steps = epochs * -(-examples // train.batch_size)
         commits = len(group.trials) * self.commit_s
         return opened * self.open_s + steps * self.step_s + evaluations * self.evaluate_s + commits
 
 
-def cost(answers: Sequence[Mapping[str, Any]]) -> Cost:
-    """The mean of what the gangs measured, the most of memory."""
+def slowdown(answers: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds by the clock for a second of a worker's processor time, in all that was timed."""
+    return sum(a["timed_s"] for a in answers) / max(1e-9, sum(a["timed_cpu_s"] for a in answers))
+
+
+def cost(answers: Sequence[Mapping[str, Any]], slowed: float | None = None) -> Cost:
+    """The mean of what the gangs measured, the most of memory. Times of steps and evaluations are processor time,
+    `slowed` as the whole probe was: on a busy machine a single one of them says little. None: they are by the clock (of
+    a GPU, of ranks that wait for each other)."""
 
     def mean(name: str) -> float:
-        return sum(a[name] for a in answers) / len(answers)
+        if slowed is None:
+            return sum(a[f"{name}_s"] for a in answers) / len(answers)
+        return slowed * sum(a[f"{name}_cpu_s"] for a in answers) / len(answers)
 
     first = answers[0]
     return Cost(
@@ -80,10 +92,10 @@ def cost(answers: Sequence[Mapping[str, Any]]) -> Cost:
         stacked=first["stacked"],
         why=first["why"],
         members=first["members"],
-        open_s=mean("open_s"),
-        step_s=mean("step_s"),
-        evaluate_s=mean("evaluate_s"),
-        commit_s=mean("commit_s"),
+        open_s=sum(a["open_s"] for a in answers) / len(answers),
+        step_s=mean("step"),
+        evaluate_s=mean("evaluate"),
+        commit_s=sum(a["commit_s"] for a in answers) / len(answers),
         memory_bytes=max(a["memory_bytes"] for a in answers),
         gpu_bytes=max(a["gpu_bytes"] for a in answers),
     )

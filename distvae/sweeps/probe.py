@@ -33,10 +33,13 @@ class Measured:
     data_s: float  # to load the data, the first time
     open_s: float  # to make the models and engine, one step included
     step_s: float  # an optimizer step of all members
+    step_cpu_s: float  # of this process's processor time
     evaluate_s: float  # a whole evaluation of all members
+    evaluate_cpu_s: float
     commit_s: float  # to commit one trial
     steps: int  # timed
-    share: float  # of a core's time that this process got
+    timed_s: float  # steps and evaluation, as they were timed
+    timed_cpu_s: float
     idle_bytes: int  # of the worker and its data before the group
     memory_bytes: int  # that the group adds
     gpu_bytes: int
@@ -64,8 +67,8 @@ def measure(trials: list[Any], stacked: bool, setting: Any, out: Path, keep: str
         for _ in range(WARM):
             trainer.train(keys, 0.0)
         _wait(device)
-        step_s, steps, share = _steps(trainer, keys, setting.world, min(LONG_S, max(SHORT_S, steps_s)))
-        evaluate_s, rows = _evaluation(trainer, keys, device)
+        steps, trained = _steps(trainer, keys, setting.world, min(LONG_S, max(SHORT_S, steps_s)))
+        whole, evaluated, rows = _evaluation(trainer, keys, device)
         commit_s = _commit(trainer, trials[0], rows[keys[0]], out, keep) if setting.world.leads else 0.0
         gpu = torch.cuda.max_memory_allocated() if device.startswith("cuda") else 0
         return Measured(
@@ -74,11 +77,14 @@ def measure(trials: list[Any], stacked: bool, setting: Any, out: Path, keep: str
             members=len(keys),
             data_s=data_s,
             open_s=open_s,
-            step_s=step_s,
-            evaluate_s=evaluate_s,
+            step_s=trained[0] / steps,
+            step_cpu_s=trained[1] / steps,
+            evaluate_s=evaluated[0] * whole,
+            evaluate_cpu_s=evaluated[1] * whole,
             commit_s=commit_s,
             steps=steps,
-            share=share,
+            timed_s=trained[0] + evaluated[0],
+            timed_cpu_s=trained[1] + evaluated[1],
             idle_bytes=before,
             memory_bytes=max(0, memory.peak() - before),
             gpu_bytes=gpu,
@@ -95,7 +101,7 @@ def _opened(trials: list[Any], stacked: bool, setting: Any) -> tuple[Any, list[s
     why = None
     if stacked:
         trainer = Fused(trials, setting)
-        keys = [t.key for t in trials]
+        keys = list(trainer.turn([t.key for t in trials]))
         try:
             trainer.train(keys, 0.0)
             return trainer, keys, None
@@ -107,37 +113,46 @@ def _opened(trials: list[Any], stacked: bool, setting: Any) -> tuple[Any, list[s
     return trainer, keys, why
 
 
-def _steps(trainer: Any, keys: list[str], world: Any, seconds: float) -> tuple[float, int, float]:
-    """(seconds per step, steps timed, share of a core)."""
+def _now() -> tuple[float, float]:
+    """(the clock, processor time of this process), s."""
+    return time.perf_counter(), time.process_time()
+
+
+def _since(began: tuple[float, float]) -> tuple[float, float]:
+    clock, cpu = _now()
+    return clock - began[0], cpu - began[1]
+
+
+def _steps(trainer: Any, keys: list[str], world: Any, seconds: float) -> tuple[int, tuple[float, float]]:
+    """(steps timed, what they took)."""
     state = trainer.states[keys[0]]
-    first, began, worked = state.step, time.perf_counter(), time.process_time()
-    until = time.monotonic() + seconds
+    first, began, until = state.step, _now(), time.monotonic() + seconds
     while True:
         trainer.train(keys, until)
-        left = until - time.monotonic() if trainer.states[keys[0]].step - first >= LEAST else 1.0
-        if world.broadcast(left) <= 0:
+        done = trainer.states[keys[0]].step - first
+        if world.broadcast(until - time.monotonic() if done >= LEAST else 1.0) <= 0:
             break
     _wait(world.device)
-    spent, cpu, steps = time.perf_counter() - began, time.process_time() - worked, trainer.states[keys[0]].step - first
-    return spent / steps, steps, cpu / spent
+    return done, _since(began)
 
 
-def _evaluation(trainer: Any, keys: list[str], device: str) -> tuple[float, dict[str, list[dict[str, Any]]]]:
-    """(seconds of a whole one, the rows of the members)."""
+def _evaluation(
+    trainer: Any, keys: list[str], device: str
+) -> tuple[float, tuple[float, float], dict[str, list[dict[str, Any]]]]:
+    """(how many times as long a whole one is, what this one took, the rows of the members)."""
     evaluators = _evaluators(trainer)
     whole = sum(map(len, evaluators[0].splits.values()))
     for e in evaluators:
         e.splits = {name: s.first(ROWS) for name, s in e.splits.items()}
     part = sum(map(len, evaluators[0].splits.values()))
-    seconds, rows = 0.0, {}
     for _ in range(2):
-        began = time.perf_counter()
+        began = _now()
         rows = trainer.evaluate(keys)
         _wait(device)
-        seconds = time.perf_counter() - began
-        if seconds > AGAIN_S:
+        took = _since(began)
+        if took[0] > AGAIN_S:
             break
-    return seconds * whole / part, rows
+    return whole / part, took, rows
 
 
 def _evaluators(trainer: Any) -> list[Any]:
@@ -176,7 +191,7 @@ def _wait(device: str) -> None:
 
 
 class Worker:
-    """A rank. `job`: rank, size, port, threads, gpus, engine, deepspeed, keep, out."""
+    """A rank. `job`: rank, size, port, threads, gpus, engine, deepspeed, most, keep, out."""
 
     def __init__(self, job: dict[str, Any]):
         import torch
@@ -203,7 +218,12 @@ class Worker:
 
         self.job, self.out = job, Path(job["out"])
         self.setting = Setting(
-            world=world, engine=engine, deepspeed=job["deepspeed"], folder=self.out / "checkpoints", note=_ignore
+            world=world,
+            engine=engine,
+            deepspeed=job["deepspeed"],
+            folder=self.out / "checkpoints",
+            most=job["most"],
+            note=_ignore,
         )
         self.first_s = 0.0  # what the first group costs more than the same group the second time
         self.warm = False

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distvae.study import Study
-from distvae.sweeps.groups import GroupPlan
+from distvae.sweeps.groups import GroupPlan, most
 
 BUDGET_S = 10.0  # of probing, once the workers are up: kinds that are left then are scaled from those probed
 START_S = 300.0  # for all workers to be up
@@ -98,6 +98,7 @@ def _started(study: Study, gangs: int, scratch: str) -> Iterator[list[list[subpr
                     "gpus": r.gpus,
                     "engine": study.engine,
                     "deepspeed": study.deepspeed,
+                    "most": most(study),
                     "keep": r.keep,
                     "out": os.path.join(scratch, str(gang)),
                 }

@@ -206,7 +206,7 @@ def test_sync_brings_the_ledger_to_mlflow(capsys, out):
         (["status", "{out}/nowhere"], "holds no sweep (no plan.parquet, no points/)"),
         (["ui", "{out}/nowhere"], "holds no sweep"),
         (["export", "{out}/../s.yaml"], "exists and is not a directory"),
-        (["bench", "speed"], "bench: 'speed' is not one of kl, kl_gpu, overhead"),
+        (["bench", "speed"], "bench: 'speed' is not one of early_stopping, kl, kl_gpu, overhead"),
     ],
 )  # fmt: skip
 def test_bad_options_exit_2_and_say_what_is_allowed(capsys, out, args, said):
@@ -277,7 +277,13 @@ def test_overrides_reach_the_trials():
     assert trial.objective == Elbo(beta=3.0) and trial.vae.prior == Binarized(r=0.25)
 
 
-TRIALS = {"quickstart": 144, "binarized_table1": 60, "linear_exact": 5, "zoo": 472}  # of every shipped config
+TRIALS = {
+    "quickstart": 144,
+    "binarized_table1": 60,
+    "linear_exact": 5,
+    "zoo": 472,
+    "search_optuna": 120,
+}  # of every shipped config
 
 
 def test_every_shipped_config_is_counted():

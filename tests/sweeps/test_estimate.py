@@ -18,7 +18,7 @@ from rich.console import Console
 from distvae.config import loads
 from distvae.sweeps import estimate, memory, overhead, probe, probing
 from distvae.sweeps.estimate import SHOWN, overview, render
-from distvae.sweeps.forecast import cost, costs, kinds, makespan, needed
+from distvae.sweeps.forecast import cost, costs, kinds, makespan, needed, slowdown
 from distvae.sweeps.groups import GroupPlan, partition
 from distvae.sweeps.run import Outcome
 from distvae.training.world import part_ways
@@ -83,7 +83,7 @@ SMALL = (
 )
 ANSWER = {
     "stacked": False, "why": None, "members": 1, "data_s": 0.5, "open_s": 3.0, "step_s": 0.01, "evaluate_s": 0.2,
-    "commit_s": 0.1, "steps": 30, "share": 1.0, "idle_bytes": 700, "memory_bytes": 50, "gpu_bytes": 0, "first_s": 1.5,
+    "commit_s": 0.1, "steps": 30, "step_cpu_s": 0.01, "evaluate_cpu_s": 0.2, "timed_s": 0.5, "timed_cpu_s": 0.5, "idle_bytes": 700, "memory_bytes": 50, "gpu_bytes": 0, "first_s": 1.5,
 }  # fmt: skip
 OVERHEAD = overhead.Overhead(start_s=10.0, end_s=4.0, event_s=0.05, trials=24, unix_s=1e9)
 
@@ -106,8 +106,9 @@ def test_the_time_of_a_group_is_of_its_steps_evaluations_and_commits():
     assert together.seconds(stack, study, 95) == pytest.approx(3.0 + 60 * 0.01 + 2 * 0.2 + 4 * 0.1)
     in_turn = GroupPlan(study.trials, False, "why")
     assert cost([ANSWER]).seconds(in_turn, study, 95) == pytest.approx(4 * one)
-    two = cost([ANSWER, {**ANSWER, "step_s": 0.03, "memory_bytes": 70}])
-    assert (two.step_s, two.memory_bytes) == (pytest.approx(0.02), 70)
+    two = [ANSWER, {**ANSWER, "step_s": 0.03, "memory_bytes": 70, "timed_s": 2.5}]
+    assert (cost(two).step_s, cost(two).memory_bytes) == (pytest.approx(0.02), 70)
+    assert slowdown(two) == pytest.approx(3.0) and cost(two, 3.0).step_s == pytest.approx(3 * 0.01)
 
 
 def test_what_halving_stops_early_is_not_counted():
@@ -189,7 +190,7 @@ def test_the_whole_is_training_the_drivers_work_start_and_end(monkeypatch):
 def test_what_is_not_measured_is_said(monkeypatch):
     monkeypatch.setattr(overhead, "measured", lambda engine, say: None)
     two = SMALL.replace("hidden: [8]", "hidden: {grid: [[8], [9]]}")
-    e, words = estimated(monkeypatch, two, {0: [{**ANSWER, "share": 0.4}]}, errors={1: "RuntimeError: no"})
+    e, words = estimated(monkeypatch, two, {0: [{**ANSWER, "timed_cpu_s": 0.2}]}, errors={1: "RuntimeError: no"})
     assert e["overhead"] is None and e["seconds"] == pytest.approx(e["training_s"])
     assert "start-up and the driver's work not counted" in words
     assert "probed: 1 of 2 kinds" in words and "~" in words and "raised RuntimeError: no" in words
@@ -226,7 +227,7 @@ def test_a_sweep_leaves_what_it_took_beside_training(cache):
 
 def test_a_worker_of_the_probe_measures_a_stack_and_a_trial(tmp_path):
     study = loads(SMALL + "seeds: 3\n")
-    job = {"rank": 0, "size": 1, "port": 0, "threads": 1, "gpus": 0, "engine": "torch", "deepspeed": {}}
+    job = {"rank": 0, "size": 1, "port": 0, "threads": 1, "gpus": 0, "engine": "torch", "deepspeed": {}, "most": 2}
     job |= {"keep": "weights", "out": str(tmp_path)}
     texts = [json.dumps(t.config()) for t in study.trials]
     tasks = [
@@ -242,10 +243,10 @@ def test_a_worker_of_the_probe_measures_a_stack_and_a_trial(tmp_path):
         part_ways()
     ready, stack, alone, bad = map(json.loads, answers.getvalue().splitlines())
     assert ready["engine"] == "torch" and ready["memory_bytes"] > 5e7
-    assert (stack["stacked"], stack["members"]) == (True, 3) and (alone["stacked"], alone["members"]) == (False, 1)
+    assert (stack["stacked"], stack["members"]) == (True, 2) and (alone["stacked"], alone["members"]) == (False, 1)
     for a in (stack, alone):
         assert a["why"] is None and a["steps"] >= probe.LEAST and a["idle_bytes"] > 5e7
-        assert all(0 < a[name] < 60 for name in ("open_s", "step_s", "evaluate_s", "commit_s", "share"))
+        assert all(0 < a[name] < 60 for name in ("open_s", "step_s", "step_cpu_s", "evaluate_s", "commit_s", "timed_s"))
     assert list(bad) == ["error"] and "none.npz" in bad["error"]
 
 

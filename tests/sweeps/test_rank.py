@@ -27,7 +27,7 @@ RUNGS = [1, 2]
 def rank(study, out, checkpoint_s: float = 0):
     """As the gang makes it, of one worker."""
     job = {
-        "out": str(out), "sweep": "s", "engine": "torch", "deepspeed": {}, "threads": 1, "gpus": 0, "checkpoint_s": checkpoint_s,
+        "out": str(out), "sweep": "s", "engine": "torch", "deepspeed": {}, "threads": 1, "gpus": 0, "most": 16, "checkpoint_s": checkpoint_s,
         "keep": study.resources.keep, "local": True, "cwd": "", "git_sha": "",
         "halving": as_data(study.search.scheduler) if study.search.scheduler else None,
     }  # fmt: skip

@@ -45,12 +45,12 @@ def raising(monkeypatch):
     plan: dict[str, list[int]] = {}
     train_epoch = Runner.train_epoch
 
-    def train(self):
+    def train(self, *pace):
         epochs = plan.get(self.trial.key, [])
         if self.epoch in epochs:
             epochs.remove(self.epoch)
             raise OSError("the disk is gone")
-        return train_epoch(self)
+        return train_epoch(self, *pace)
 
     monkeypatch.setattr(Runner, "train_epoch", train)
     return plan
@@ -70,7 +70,7 @@ def test_an_exception_is_the_members_own(tmp_path, raising, epochs, end):
 
 
 def test_an_error_of_the_device_is_the_processes(tmp_path, raising, monkeypatch):
-    def train(self):
+    def train(self, *pace):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(Runner, "train_epoch", train)
