@@ -77,9 +77,9 @@ def slowdown(answers: Sequence[Mapping[str, Any]]) -> float:
 
 
 def cost(answers: Sequence[Mapping[str, Any]], slowed: float | None = None) -> Cost:
-    """The mean of what the gangs measured, the most of memory. Times of steps and evaluations are processor time,
-    `slowed` as the whole probe was: on a busy machine a single one of them says little. None: they are by the clock (of
-    a GPU, of ranks that wait for each other)."""
+    """The mean of what the gangs measured, the most of memory. Times are processor time, `slowed` as the whole
+    probe was: on a busy machine a single one says little by the clock. None: they are by the clock (of a GPU, of ranks
+    that wait for each other)."""
 
     def mean(name: str) -> float:
         if slowed is None:
@@ -92,7 +92,7 @@ def cost(answers: Sequence[Mapping[str, Any]], slowed: float | None = None) -> C
         stacked=first["stacked"],
         why=first["why"],
         members=first["members"],
-        open_s=sum(a["open_s"] for a in answers) / len(answers),
+        open_s=mean("open"),
         step_s=mean("step"),
         evaluate_s=mean("evaluate"),
         commit_s=sum(a["commit_s"] for a in answers) / len(answers),

@@ -25,20 +25,21 @@ ROWS = 4096  # of a split that are evaluated; the time is scaled to all
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A group on one worker. Seconds by the clock."""
+    """A group on one worker. Seconds by the clock, `cpu` of this process's processor time."""
 
     stacked: bool
     why: str | None  # a stack turned out to be impossible
     members: int  # trained together: 1 where they take turns
     data_s: float  # to load the data, the first time
     open_s: float  # to make the models and engine, one step included
+    open_cpu_s: float
     step_s: float  # an optimizer step of all members
-    step_cpu_s: float  # of this process's processor time
+    step_cpu_s: float
     evaluate_s: float  # a whole evaluation of all members
     evaluate_cpu_s: float
     commit_s: float  # to commit one trial
     steps: int  # timed
-    timed_s: float  # steps and evaluation, as they were timed
+    timed_s: float  # opening, steps and evaluation, as they were timed
     timed_cpu_s: float
     idle_bytes: int  # of the worker and its data before the group
     memory_bytes: int  # that the group adds
@@ -59,10 +60,10 @@ def measure(trials: list[Any], stacked: bool, setting: Any, out: Path, keep: str
     load_data(trials[0].data)
     data_s = time.perf_counter() - began
     memory.reset_peak()
-    before, began = memory.resident(), time.perf_counter()
+    before, began = memory.resident(), _now()
     trainer, keys, why = _opened(trials, stacked, setting)
     _wait(device)
-    open_s = time.perf_counter() - began
+    opened = _since(began)
     try:
         for _ in range(WARM):
             trainer.train(keys, 0.0)
@@ -76,15 +77,16 @@ def measure(trials: list[Any], stacked: bool, setting: Any, out: Path, keep: str
             why=why,
             members=len(keys),
             data_s=data_s,
-            open_s=open_s,
+            open_s=opened[0],
+            open_cpu_s=opened[1],
             step_s=trained[0] / steps,
             step_cpu_s=trained[1] / steps,
             evaluate_s=evaluated[0] * whole,
             evaluate_cpu_s=evaluated[1] * whole,
             commit_s=commit_s,
             steps=steps,
-            timed_s=trained[0] + evaluated[0],
-            timed_cpu_s=trained[1] + evaluated[1],
+            timed_s=opened[0] + trained[0] + evaluated[0],
+            timed_cpu_s=opened[1] + trained[1] + evaluated[1],
             idle_bytes=before,
             memory_bytes=max(0, memory.peak() - before),
             gpu_bytes=gpu,
@@ -234,7 +236,7 @@ class Worker:
 
         trials = [trial_from_json(text) for text in task["trials"]]
         try:
-            first = None if self.warm else self._measure(trials, task)
+            first = None if self.warm else self._measure(trials, {**task, "steps_s": 0.0})
             found = self._measure(trials, task)
         except Exception as e:
             return {"error": f"{type(e).__name__}: {str(e).strip().splitlines()[0][:200] if str(e) else ''}"}

@@ -83,7 +83,7 @@ SMALL = (
 )
 ANSWER = {
     "stacked": False, "why": None, "members": 1, "data_s": 0.5, "open_s": 3.0, "step_s": 0.01, "evaluate_s": 0.2,
-    "commit_s": 0.1, "steps": 30, "step_cpu_s": 0.01, "evaluate_cpu_s": 0.2, "timed_s": 0.5, "timed_cpu_s": 0.5, "idle_bytes": 700, "memory_bytes": 50, "gpu_bytes": 0, "first_s": 1.5,
+    "commit_s": 0.1, "steps": 30, "open_cpu_s": 3.0, "step_cpu_s": 0.01, "evaluate_cpu_s": 0.2, "timed_s": 0.5, "timed_cpu_s": 0.5, "idle_bytes": 700, "memory_bytes": 50, "gpu_bytes": 0, "first_s": 1.5,
 }  # fmt: skip
 OVERHEAD = overhead.Overhead(start_s=10.0, end_s=4.0, event_s=0.05, trials=24, unix_s=1e9)
 
@@ -246,7 +246,10 @@ def test_a_worker_of_the_probe_measures_a_stack_and_a_trial(tmp_path):
     assert (stack["stacked"], stack["members"]) == (True, 2) and (alone["stacked"], alone["members"]) == (False, 1)
     for a in (stack, alone):
         assert a["why"] is None and a["steps"] >= probe.LEAST and a["idle_bytes"] > 5e7
-        assert all(0 < a[name] < 60 for name in ("open_s", "step_s", "step_cpu_s", "evaluate_s", "commit_s", "timed_s"))
+        assert all(
+            0 < a[name] < 60
+            for name in ("open_s", "open_cpu_s", "step_s", "step_cpu_s", "evaluate_s", "commit_s", "timed_s")
+        )
     assert list(bad) == ["error"] and "none.npz" in bad["error"]
 
 
