@@ -35,14 +35,25 @@ class Kind:
 
 
 def kinds(groups: Sequence[GroupPlan], study: Study) -> list[Kind]:
-    """The kinds of groups, those with most to train first."""
+    """The kinds of groups, in the order in which they are worth a probe: first that with most to train, then always the
+    one that has most to train for how unlike it is to those before it."""
     found: dict[tuple[Any, ...], list[GroupPlan]] = {}
     for g in groups:
         size = len(g.trials) if g.stacked else 1
         found.setdefault((g.stacked, g.why, size, g.trials[0].fusion_group), []).append(g)
-    return sorted(
-        (Kind(tuple(gs), most(study)) for gs in found.values()), key=lambda k: -sum(g.epochs(study) for g in k.groups)
-    )
+    left = [Kind(tuple(gs), most(study)) for gs in found.values()]
+    described = {id(k): _description(k) for k in left}
+    weight = {id(k): sum(g.epochs(study) for g in k.groups) for k in left}
+    unlike = dict.fromkeys(described, 0)  # choices in which a kind differs from the nearest before it
+    order: list[Kind] = []
+    while left:
+        best = max(left, key=lambda k: weight[id(k)] * (1 + unlike[id(k)]))
+        left.remove(best)
+        for k in left:
+            differs = len(described[id(k)] - described[id(best)])
+            unlike[id(k)] = min(unlike[id(k)], differs) if order else differs
+        order.append(best)
+    return order
 
 
 @dataclass(frozen=True, kw_only=True)

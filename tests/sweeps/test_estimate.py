@@ -141,6 +141,20 @@ def test_kinds_that_were_not_probed_are_scaled_from_the_nearest():
         costs(found, {})
 
 
+def test_the_largest_kind_is_probed_first_and_then_those_unlike_it():
+    study = loads(
+        "data: {type: digits}\nengine: torch\nresources: {fuse: off}\nseeds: 2\n"
+        "blocks: [{vae: {latent_dim: {grid: [2, 3]}, likelihood: {type: bernoulli}}},"
+        " {vae: {encoder: {grid: [{type: mlp}, {type: conv}]}, prior: {grid: [{type: normal}, {type: binarized}]},"
+        " latent_dim: 4}}]\n"
+    )
+    order = kinds(partition(study, study.trials, 1), study)
+    sizes = [sum(len(g.trials) for g in k.groups) for k in order]
+    parts = [(k.group.trials[0].vae.encoder.type, k.group.trials[0].vae.prior.type) for k in order]
+    assert sizes[0] == max(sizes) == 6 and parts[0] == ("mlp", "normal")
+    assert parts[1] == ("conv", "binarized") and len(order) == 4
+
+
 def test_memory_is_that_of_the_largest_groups_at_a_time():
     assert needed(100, [1, 9, 5, 7], 2, 1) == 2 * 100 + 9 + 7
     assert needed(100, [1], 4, 3) == 3 * (100 + 1)
