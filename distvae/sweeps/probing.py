@@ -4,6 +4,7 @@ memory bandwidth, a GPU) is in the figures. Each gang answers for one kind of gr
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from typing import Any
 from distvae.study import Study
 from distvae.sweeps.groups import GroupPlan, most
 
-BUDGET_S = 10.0  # of probing, once the workers are up: kinds that are left then are scaled from those probed
+BUDGET_S = (
+    10.0  # of probing, once a worker is warm and has the data: kinds that are left then are scaled from those probed
+)
 START_S = 300.0  # for all workers to be up
 ROUNDS_S = 4.0  # of steps in it: fewer kinds are probed for longer
 
@@ -42,13 +45,12 @@ def probe(study: Study, kinds: Sequence[GroupPlan], gangs: int) -> Probes:
     waiting = iter(turns)
     with tempfile.TemporaryDirectory(prefix="dv-probe-") as scratch, _started(study, gangs, scratch) as teams:
         ready = threading.Barrier(gangs)
-        deadline = [0.0]
+        deadline = [math.inf]
 
         def serve(team: list[subprocess.Popen[str]]) -> None:
             try:
                 results.engine = _heard(team)["engine"]
                 ready.wait(timeout=START_S)
-                deadline[0] = deadline[0] or time.monotonic() + BUDGET_S
                 while time.monotonic() < deadline[0]:
                     with lock:
                         turn = next(waiting, None)
@@ -59,6 +61,7 @@ def probe(study: Study, kinds: Sequence[GroupPlan], gangs: int) -> Probes:
                     _tell(team, {"trials": trials, "stacked": group.stacked, "steps_s": steps_s})
                     answer = _heard(team)
                     with lock:
+                        deadline[0] = min(deadline[0], time.monotonic() + BUDGET_S)
                         if "error" in answer:
                             results.errors[turn] = answer["error"]
                         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import math
@@ -255,6 +256,7 @@ def test_a_worker_of_the_probe_measures_a_stack_and_a_trial(tmp_path):
         probe.serve(io.StringIO("\n".join(lines) + "\n"), answers)
     finally:
         part_ways()
+        gc.unfreeze()
     ready, stack, alone, bad = map(json.loads, answers.getvalue().splitlines())
     assert ready["engine"] == "torch" and ready["memory_bytes"] > 5e7
     assert (stack["stacked"], stack["members"]) == (True, 2) and (alone["stacked"], alone["members"]) == (False, 1)
