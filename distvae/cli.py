@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,8 +40,10 @@ def sweep(
     ] = None,
 ) -> None:
     """Train every trial of CONFIG that has not ended yet, then export the curve and its pictures."""
+    began = time.time()
     from distvae.config import load
     from distvae.results.finish import finish
+    from distvae.sweeps import overhead
     from distvae.sweeps.check import check_data
     from distvae.sweeps.plan import check_out
     from distvae.sweeps.run import sweep as run
@@ -53,6 +56,8 @@ def sweep(
     say(f"{study.name}: {count}" + (f" ({study.duplicates} duplicates removed)" if study.duplicates else ""))
     outcome = run(study, out, address=address)
     finish(outcome, err)
+    if address is None:
+        overhead.keep(outcome, began, study.engine, {t.key: t for t in study.trials})
     raise typer.Exit(outcome.exit_code)
 
 
@@ -61,17 +66,17 @@ def plan(
     config: Config,
     set_: Sets = None,
     out: Annotated[Path | None, typer.Option("--out", help="count what is already done there")] = None,
-    probe: Annotated[bool, typer.Option(help="time a few steps for the estimate")] = True,
+    probe: Annotated[bool, typer.Option(help="measure a few steps for the estimate")] = True,
     as_json: Json = False,
 ) -> None:
-    """Count the trials, their groups and what is left, and estimate the time. Trains nothing for keeps."""
+    """Count the trials, their groups and what is left, and estimate time and memory. Trains nothing for keeps."""
     from distvae.config import load
     from distvae.sweeps.check import check_data
     from distvae.sweeps.estimate import overview, render
 
     study = load(config, set_ or ())
     check_data(study)
-    view = overview(study, out, probe=probe)
+    view = overview(study, out, probe=probe, say=say)
     emit(view) if as_json else render(view, err)
 
 

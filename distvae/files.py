@@ -33,3 +33,14 @@ def sync(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def cache_folder() -> Path | None:
+    """What outlives a sweep and can be made again: `$DISTVAE_CACHE`, `$XDG_CACHE_HOME/distvae` or `~/.cache/distvae`; None
+    if there is no home."""
+    if os.environ.get("DISTVAE_CACHE"):
+        return Path(os.environ["DISTVAE_CACHE"])
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distvae"
+    except RuntimeError:
+        return None

@@ -8,13 +8,12 @@ import ctypes
 import ctypes.util
 import hashlib
 import importlib.util
-import os
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from distvae.files import replacing
+from distvae.files import cache_folder, replacing
 
 OPTIONS = ("--std=c++17",)
 
@@ -101,13 +100,8 @@ def _check(code: int, what: str, log: str = "") -> None:
 
 def folder() -> Path | None:
     """Where cubins are kept; None if there is no home to keep them in."""
-    if os.environ.get("DISTVAE_CACHE"):
-        return Path(os.environ["DISTVAE_CACHE"]) / "kernels"
-    try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        return None
-    return root / "distvae" / "kernels"
+    root = cache_folder()
+    return None if root is None else root / "kernels"
 
 
 def cubin(name: str, sources: dict[str, str], arch: str) -> bytes:

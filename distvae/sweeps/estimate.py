@@ -1,32 +1,40 @@
-"""`distvae plan`: what a sweep will be, before it is. The time comes from a probe that really trains a few steps and
-evaluates once; nothing is printed that was not measured here."""
+"""`distvae plan`: what a sweep will be, before it is. Time and memory come from a probe that really trains a few steps of
+each kind of group and evaluates it (`probe.py`, `forecast.py`), and from what sweeps took on this machine besides
+training (`overhead.py`); nothing is printed that was not measured."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from distvae.data import load as load_data
 from distvae.likelihoods import Gaussian
 from distvae.likelihoods.equivalence import equivalent_sigma
 from distvae.objectives import BetaInput, Elbo
 from distvae.study import Study
+from distvae.sweeps import memory, overhead
 from distvae.sweeps.cluster import cores, slots
-from distvae.sweeps.groups import GroupPlan, partition
+from distvae.sweeps.forecast import SLOWED, Cost, Kind, cost, costs, kinds, makespan, needed, slowdown
+from distvae.sweeps.groups import GroupPlan, partition, why_not
+from distvae.sweeps.overhead import Overhead
+from distvae.sweeps.probing import probe as run_probe
 from distvae.sweeps.progress import duration
 from distvae.trial import Trial, flatten
 
-PROBE_STEPS = 30
 SHOWN = 12  # rows of a list; --json has all of it
-PROBES = 2  # groups timed; larger ones first
 
 
-def overview(study: Study, out: Path | None, *, probe: bool) -> dict[str, Any]:
-    """Counts, axes, groups, what is left in `out`, and (with `probe`) seconds per trial and in all."""
+def overview(
+    study: Study, out: Path | None, *, probe: bool, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """Counts, axes, groups, what is left in `out`, and (with `probe`) time and memory."""
     from distvae.sweeps.run import remaining
 
     ended: dict[str, Any] = {}
@@ -35,9 +43,8 @@ def overview(study: Study, out: Path | None, *, probe: bool) -> dict[str, Any]:
 
         ended, _ = ledger.scan(out, mend=False)
     if study.source is not None:
-        return _search(study, len(ended), probe=probe)
+        return _search(study, len(ended), probe, say)
     todo = [t for t, _ in remaining(study, ended)]
-    families = Counter(t.fusion_group for t in study.trials)
     concurrency = _concurrency(study)
     groups = partition(study, todo, concurrency)
     view: dict[str, Any] = {
@@ -56,11 +63,11 @@ def overview(study: Study, out: Path | None, *, probe: bool) -> dict[str, Any]:
     if sigmas := _equivalent_sigmas(study):
         view["equivalent_sigma"] = sigmas
     if probe and todo:
-        view["estimate"] = _estimate(todo, families, concurrency)
+        view["estimate"] = estimate(study, groups, concurrency, say)
     return view
 
 
-def _search(study: Study, ended: int, *, probe: bool) -> dict[str, Any]:
+def _search(study: Study, ended: int, probe: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """Of a search: its dimensions, and the time of as many trials as it suggests, from a few of the space."""
     assert study.source is not None and study.source.space is not None and study.search.algorithm is not None
     examples, n = study.source.examples(), study.search.algorithm.trials
@@ -80,8 +87,12 @@ def _search(study: Study, ended: int, *, probe: bool) -> dict[str, Any]:
         "concurrency": concurrency,
     }
     if probe and left and examples:
-        estimate = _estimate(examples, Counter(t.fusion_group for t in examples), concurrency)
-        view["estimate"] = {**estimate, "seconds": estimate["seconds_per_trial"] * left / concurrency}
+        each: dict[str, list[Trial]] = {}
+        for t in examples:
+            each.setdefault(t.config_key, []).append(t)
+        some = cycle(GroupPlan(tuple(ts), False, why_not(ts[0], study)) for ts in each.values())
+        groups = list(islice(some, -(-left // len(seeds))))
+        view["estimate"] = estimate(study, groups, concurrency, say)
     return view
 
 
@@ -132,52 +143,97 @@ def _group(g: GroupPlan) -> dict[str, Any]:
     }
 
 
-def _estimate(todo: list[Trial], groups: Counter[str], concurrency: int) -> dict[str, Any]:
-    """Train `PROBE_STEPS` of the widest trial of the largest groups, one thread, and scale by steps and evaluations."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        probed: dict[str, tuple[float, float]] = {}
-        for group, _ in groups.most_common(PROBES):
-            mine = [t for t in todo if t.fusion_group == group]
-            if mine:
-                probed[group] = _probe(max(mine, key=lambda t: t.vae.latent_dim))
-    finally:
-        torch.set_num_threads(threads)
-    mean = tuple(sum(v[i] for v in probed.values()) / len(probed) for i in (0, 1))
-    seconds = [_seconds(t, *probed.get(t.fusion_group, mean)) for t in todo]
+def estimate(study: Study, groups: Sequence[GroupPlan], concurrency: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Seconds and bytes of each kind of group and of the sweep, from a probe."""
+    all_kinds = kinds(groups, study)
+    gangs = min(concurrency, len(groups))
+    probes = run_probe(study, [k.group for k in all_kinds], gangs)
+    answers = [a for several in probes.found.values() for a in several]
+    if not answers:
+        return {"error": probes.broken or "; ".join(dict.fromkeys(probes.errors.values()))}
+    slowed = slowdown(answers) if study.resources.workers == 1 and not study.resources.gpus else None
+    probed = {i: cost(mine, slowed) for i, mine in probes.found.items()}
+    spent = overhead.measured(probes.engine, say)
+    found = costs(all_kinds, probed)
+    kind_of = {id(g): i for i, k in enumerate(all_kinds) for g in k.groups}
+    seconds = [
+        found[i].seconds(g, study, len(load_data(g.trials[0].data).train)) for g in groups for i in (kind_of[id(g)],)
+    ]
     return {
-        "seconds_per_trial": sum(seconds) / len(seconds),
-        "seconds": sum(seconds) / concurrency,
-        "what": f"{PROBE_STEPS} steps and one evaluation of {len(probed)} trial(s), engine: torch, {concurrency} at a time; start-up not counted",
+        **_time(seconds, answers, spent, study, groups, concurrency),
+        "at_most": study.search.scheduler is not None,  # it ends trials early
+        "trials": sum(len(g.trials) for g in groups),
+        "overhead": None if spent is None else asdict(spent),
+        "memory": _memory([found[kind_of[id(g)]] for g in groups], answers, study, gangs),
+        "engine": probes.engine,
+        "kinds_probed": len(probed),
+        "broken": probes.broken,
+        "errors": {all_kinds[i].group.trials[0].key: e for i, e in probes.errors.items()},
+        "kinds": [_kind(k, c, study, seconds, groups) for k, c in zip(all_kinds, found, strict=True)],
     }
 
 
-def _probe(trial: Trial) -> tuple[float, float]:
-    """(seconds per step, seconds per evaluation)."""
-    import numpy as np
+def _time(
+    seconds: Sequence[float],
+    answers: Sequence[dict[str, Any]],
+    spent: Overhead | None,
+    study: Study,
+    groups: Sequence[GroupPlan],
+    concurrency: int,
+) -> dict[str, Any]:
+    """Of the whole: groups laid out on their slots, the driver's work (which takes its time from them where they have all
+    cores, and goes on beside them else), start and end."""
+    r, has = study.resources, cores()
+    first = max(a["first_s"] for a in answers) + max(a["data_s"] for a in answers)
+    training = first + makespan(seconds, concurrency)
+    driver = 0.0 if spent is None else spent.event_s * sum(overhead.events(t) for g in groups for t in g.trials)
+    full = min(concurrency, len(groups)) * r.workers * r.threads >= has
+    busy = max(training + driver / has if full else training, driver)
+    trials = sum(len(g.trials) for g in groups)
+    return {
+        "seconds": busy + (0.0 if spent is None else spent.start_s + spent.end_s),
+        "training_s": training,
+        "driver_s": driver,
+        "seconds_per_trial": sum(seconds) / trials,
+        "share": 1 / slowdown(answers) / r.threads,
+    }
 
-    from distvae.training.loop import Runner
 
-    runner = Runner(trial)
-    n, size = len(runner.train), trial.train.batch_size
-    rows = [np.arange(i, i + min(size, n)) % n for i in range(0, PROBE_STEPS * size, size)]
-    runner.step_on(rows[0])
-    started = time.perf_counter()
-    for r in rows:
-        runner.step_on(r)
-    stepped = time.perf_counter()
-    runner.evaluator.rows(epoch=0, step=0)
-    return (stepped - started) / len(rows), time.perf_counter() - stepped
+def _memory(found: Sequence[Cost], answers: Sequence[dict[str, Any]], study: Study, gangs: int) -> dict[str, Any]:
+    """Of all workers when the largest groups train at a time, and of a GPU that they share."""
+    r, worker = study.resources, max(a["idle_bytes"] for a in answers)
+    needs = needed(worker, [c.memory_bytes for c in found], gangs, r.workers)
+    view = {"worker_bytes": worker, "needed_bytes": needs, "machine_bytes": memory.machine()}
+    view["fits"] = needs <= view["machine_bytes"]
+    if r.gpus:
+        import torch
+
+        has = torch.cuda.get_device_properties(0).total_memory
+        sharing = max(1, int(1 / r.gpus))
+        gpu = needed(0, [c.gpu_bytes for c in found], min(gangs, sharing), 1)
+        view |= {"gpu_needed_bytes": gpu, "gpu_bytes": has, "fits": view["fits"] and gpu <= has}
+    return view
 
 
-def _seconds(t: Trial, step_s: float, evaluate_s: float) -> float:
-    from distvae.data import load
+def _kind(k: Kind, c: Cost, study: Study, seconds: Sequence[float], groups: Sequence[GroupPlan]) -> dict[str, Any]:
+    mine = {id(g) for g in k.groups}
+    took = [s for s, g in zip(seconds, groups, strict=True) if id(g) in mine]
+    first = k.group.trials[0]
+    return {
+        "groups": len(k.groups),
+        "trials": sum(len(g.trials) for g in k.groups),
+        "size": len(k.group.trials),
+        "fusion_group": first.fusion_group,
+        "parts": _parts(first),
+        "seconds": sum(took) / len(took),
+        **asdict(c),
+        "why": c.why or k.group.why,
+    }
 
-    steps = -(-len(load(t.data).train) // t.train.batch_size) * t.train.epochs
-    return steps * step_s + -(-t.train.epochs // t.evaluate.every) * evaluate_s
+
+def _parts(t: Trial) -> dict[str, Any]:
+    """The choices of a trial: what is a word in its configuration."""
+    return {name: value for name, value in flatten(t.config()) if isinstance(value, str)}
 
 
 def render(view: dict[str, Any], console: Console) -> None:
@@ -203,14 +259,84 @@ def render(view: dict[str, Any], console: Console) -> None:
         if len(v["equivalent_sigma"]) > SHOWN:
             table.add_row(f"... {len(v['equivalent_sigma'])} in all, every one by --json")
         console.print(table)
-    _render_groups(v["groups"], console)
+    e = v.get("estimate", {})
+    if "kinds" in e:
+        _render_kinds(e["kinds"], console)
+    else:
+        _render_groups(v["groups"], console)
     if v["left"] < v["trials"]:
         console.print(f"{v['trials'] - v['left']} ended already, {v['left']} left")
-    if "estimate" in v:
-        e = v["estimate"]
-        console.print(
-            f"about {duration(e['seconds'])} ({e['seconds_per_trial']:.2g} s a trial; {e['what']})", markup=False
+    for line in _estimate_lines(e, v["concurrency"]):
+        console.print(line, markup=False)
+
+
+def _estimate_lines(e: dict[str, Any], concurrency: int) -> list[str]:
+    if not e:
+        return []
+    if "error" in e:
+        return [f"no estimate: the probe failed ({e['error']})"]
+    spent, m = e["overhead"], e["memory"]
+    at_most = "at most " if e["at_most"] else ""
+    lines = [
+        f"about {at_most}{duration(e['seconds'])}: training {at_most}{duration(e['training_s'])}, "
+        f"{concurrency} at a time, engine: {e['engine']}"
+    ]
+    if spent is None:
+        lines[0] += "; start-up and the driver's work not counted (no sweep was timed here yet)"
+    else:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(spent["unix_s"]))
+        lines[0] += (
+            f"; the driver's work {duration(e['driver_s'])}, beside it; start {duration(spent['start_s'])} and end "
         )
+        lines[0] += (
+            f"{duration(spent['end_s'])}, as this machine's last sweep had them ({spent['trials']} trials, {when})"
+        )
+    if e["kinds_probed"] < len(e["kinds"]):
+        lines.append(
+            f"probed: {e['kinds_probed']} of {len(e['kinds'])} kinds of group; the others are scaled from these (~)"
+        )
+    lines += [f"a part of the probe was cut short: {e['broken']}"] if e["broken"] else []
+    for key, error in list(e["errors"].items())[:SHOWN]:
+        lines.append(f"the probe of the group of {key} raised {error}")
+    if e["share"] * SLOWED < 1:
+        lines.append(
+            f"this machine is busy: the probe's workers got {e['share']:.0%} of their cores, and the estimate is for as much"
+        )
+    lines.append(
+        f"memory: workers {size(m['needed_bytes'])} ({size(m['worker_bytes'])} each with its data, and its group's), of "
+        f"{size(m['machine_bytes'])}; the driver and Ray's own processes not counted"
+    )
+    if "gpu_bytes" in m:
+        lines.append(f"GPU memory: {size(m['gpu_needed_bytes'])} of {size(m['gpu_bytes'])}")
+    if not m["fits"]:
+        lines.append("this does not fit: lower resources.concurrency, or resources.fuse for smaller stacks")
+    return lines
+
+
+def size(n: float) -> str:
+    """`1.5 GB`"""
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{max(n, 1e5) / 1e6:.1f} MB"
+
+
+def _render_kinds(all_kinds: list[dict[str, Any]], console: Console) -> None:
+    """A line for each kind of group."""
+    varied = {n for k in all_kinds for n, v in k["parts"].items() if v != all_kinds[0]["parts"].get(n)}
+    table = Table(box=None, padding=(0, 2, 0, 2))
+    for name in ("groups", "trials", "ms a step", "s a group", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("how")
+    if varied:
+        table.add_column("what")
+    for k in all_kinds[:SHOWN]:
+        about = "" if k["probed"] else "~"
+        memory_ = size(k["memory_bytes"]) + (f" + {size(k['gpu_bytes'])} GPU" if k["gpu_bytes"] else "")
+        how = f"stacked: {k['size']} as one model" if k["stacked"] else f"not stacked: {k['why']}"
+        what = [" ".join(dict.fromkeys(str(v) for n, v in k["parts"].items() if n in varied))] if varied else []
+        numbers = (f"{about}{1e3 * k['step_s']:.3g}", f"{about}{k['seconds']:.3g}", f"{about}{memory_}")
+        table.add_row(str(k["groups"]), str(k["trials"]), *numbers, how, *what)
+    console.print(table)
+    if len(all_kinds) > SHOWN:
+        console.print(f"... {len(all_kinds)} kinds of group in all, every one by --json")
 
 
 def _render_groups(groups: list[dict[str, Any]], console: Console) -> None:

@@ -21,7 +21,7 @@ from distvae.kernels import backend
 from distvae.results import ledger, rows
 from distvae.results.provenance import git_sha
 from distvae.study import Study
-from distvae.sweeps import cluster, searching
+from distvae.sweeps import cluster, overhead, searching
 from distvae.sweeps.groups import GroupPlan, most, partition
 from distvae.sweeps.lock import hold_out
 from distvae.sweeps.plan import write_plan
@@ -46,6 +46,9 @@ class Outcome:
     )  # trial key -> finished | stopped | diverged | failed, of the plan
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
+    ran: list[str] = field(default_factory=list)  # trials that ended in this run
+    first: tuple[float, float] | None = None  # `overhead.mark` when the first group started,
+    last: tuple[float, float] | None = None  # and when the last trial ended
 
     def count(self, status: str) -> int:
         return sum(s == status for s in self.status.values())
@@ -312,6 +315,7 @@ class _Driver:
     # --- what Tune tells us -----------------------------------------------------------------------------------------
 
     def started(self, task: dict[str, Any]) -> None:
+        self.outcome.first = self.outcome.first or overhead.mark()
         for key in self._left(task):
             self.progress.running.setdefault(key, (0, self.trials[key].train.epochs))
             self.tracker.start(self.trials[key])
@@ -385,6 +389,8 @@ class _Driver:
 
     def _end(self, key: str, status: str) -> None:
         self.ended.add(key)
+        self.outcome.ran.append(key)
+        self.outcome.last = overhead.mark()
         self.progress.end(key, status)
         self.tracker.end(key, status)
         if status == "failed":

@@ -122,13 +122,11 @@ def test_halving_wants_a_valid_split(capsys, tmp_path):
     assert done.code == 2 and "halving ranks on the valid split, and the" in done.err.replace("\n", " ")
 
 
-def test_plan_estimates_from_a_probe_and_knows_what_is_done(capsys, out):
+def test_plan_knows_what_is_done(capsys, out):
     config, folder = out
-    plain = command(capsys, "plan", config, "--out", folder)
+    plain = command(capsys, "plan", config, "--out", folder, "--no-probe")
     assert plain.code == 0 and "4 trials = 2 configurations x 2 seeds" in plain.err
-    assert "2 ended already, 2 left" in plain.err and "s a trial; 30 steps" in plain.err
-    view = json.loads(command(capsys, "plan", config, "--json", "--set", "train.epochs=100").out)
-    assert 0 < view["estimate"]["seconds_per_trial"] < view["estimate"]["seconds"] * view["concurrency"]
+    assert "2 ended already, 2 left" in plain.err and "about" not in plain.err
 
 
 def test_duplicates_are_removed_and_counted(capsys, tmp_path):
