@@ -17,7 +17,7 @@ from torch import Tensor
 from distvae.batch import Batch, Noise
 from distvae.data import load as load_data
 from distvae.kernels import philox
-from distvae.training import checkpoint
+from distvae.training import checkpoint, memory
 from distvae.training.engine import eager, load_module_state, module_state
 from distvae.training.evaluate import Evaluator, Examples, joined
 from distvae.training.graphs import Inputs, Recorded
@@ -69,6 +69,8 @@ class Fused:
         )  # DeepSpeed's step waits for the host
         self.recorded: dict[int, Recorded] = {}  # by batch size
         self.began = False
+        if self.device == "cpu":
+            memory.keep()
         self.stack: Stack | None = None
         self.stacked: tuple[str, ...] = ()
 
@@ -269,3 +271,5 @@ class Fused:
         if self.stack is not None:
             self.engine.close()
         self.stack, self.stacked = None, ()
+        if self.device == "cpu":
+            memory.give_back()
