@@ -48,7 +48,8 @@ def train(trial: Trial | str | Path, out: str | Path | None = None, *, engine: s
     if isinstance(trial, str | Path):
         study = load(Path(trial))
         if len(study.trials) != 1:
-            raise ConfigError([f"{trial}: describes {len(study.trials)} trials, train() takes one: use distvae.sweep"])
+            what = "a search" if study.source else f"{len(study.trials)} trials"
+            raise ConfigError([f"{trial}: describes {what}, train() takes one trial: use distvae.sweep"])
         trial, name = study.trials[0], study.name
     if out is None:
         runner, status = _run(trial, engine, None)

@@ -48,10 +48,9 @@ def sweep(
     check_out(out)
     study = load(config, set_ or ())
     check_data(study)
-    say(
-        f"{study.name}: {len(study.trials)} trials"
-        + (f" ({study.duplicates} duplicates removed)" if study.duplicates else "")
-    )
+    algorithm = study.search.algorithm
+    count = f"{algorithm.trials} suggestions" if algorithm else f"{len(study.trials)} trials"
+    say(f"{study.name}: {count}" + (f" ({study.duplicates} duplicates removed)" if study.duplicates else ""))
     outcome = run(study, out, address=address)
     finish(outcome, err)
     raise typer.Exit(outcome.exit_code)
@@ -183,7 +182,7 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="overhead, kl or kl_gpu")],
+    name: Annotated[str, typer.Argument(help="overhead, kl, kl_gpu or early_stopping")],
     as_json: Json = False,
     trials: Annotated[int, typer.Option(min=2, help="overhead: trials on each side")] = 8,
 ) -> None:
@@ -244,6 +243,7 @@ def exit_code(e: Exception) -> int | None:
         "SamplerError": 2,
         "BenchError": 2,
         "ResourcesError": 4,
+        "OptunaMissingError": 4,
         "KernelsUnavailable": 4,
         "TrackerError": 4,
         "OutLockedError": 5,

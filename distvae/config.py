@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -160,13 +161,15 @@ class Loader:
         deepspeed = self.deepspeed()
         search: Search = sections["search"]
         configurations, draws = self.space, space.Draws(search.seed, search.samples)
-        if configurations is not None and (large := configurations.too_many(draws, len(seeds))):
+        suggests = search.algorithm is not None  # then nothing is expanded
+        if configurations is not None and not suggests and (large := configurations.too_many(draws, len(seeds))):
             node = self.get("seeds")
             self.note(large[0] or (node.at if node else self.start), "sweep", large[1])
         self.refuse()
         assert configurations is not None
-        trials, duplicates, skipped = self.trials(configurations, draws, search, seeds)
-        study = Study(name, trials, duplicates, skipped, engine, deepspeed, **sections, resolved=self.resolved(name))
+        found = ((), 0, 0) if suggests else self.trials(configurations, draws, search, seeds)
+        source = self if suggests else None
+        study = Study(name, *found, engine, deepspeed, **sections, resolved=self.resolved(name), source=source)
         for path, why in unfit(study):
             self.note(self.root.find(tuple(path.split(".")))[0].at, path, why)
         self.refuse()
@@ -344,6 +347,14 @@ class Loader:
         if problems:
             raise ConfigError(_by_place(problems))
         return () if skipped or first is None else tuple(replace(first, seed=seed) for seed in seeds)
+
+    def examples(self) -> list[Trial]:
+        """A few trials of the space: each range at its first item or lower end, then at its last or upper."""
+        found = []
+        for end in (0, -1):
+            with suppress(ConfigError):
+                found += self.suggest(lambda d, end=end: range(d.size)[end] if d.size else (d.ends or ())[end])
+        return found
 
     def trials(
         self, configurations: Space, draws: space.Draws, search: Search, seeds: Sequence[int]

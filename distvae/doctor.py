@@ -19,6 +19,7 @@ from rich.console import Console
 PACKAGES = {
     "torch": "trains everything",
     "ray": "schedules sweeps",
+    "optuna": "search.algorithm",
     "mlflow": "compare UI",
     "pyarrow": "the ledger",
     "torchvision": "mnist and fashion_mnist",

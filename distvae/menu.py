@@ -45,6 +45,7 @@ FAMILIES: dict[str, Any] = {
     "resources": study.Resources,
     "search": study.Search,
     "search.scheduler": study.Scheduler,
+    "search.algorithm": study.Algorithm,
     "tracking": study.Tracking,
 }
 

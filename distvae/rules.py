@@ -145,9 +145,12 @@ def _optimizer(trial: Trial) -> Iterator[Refusal]:
 
 def unfit(study: Study) -> Iterator[Refusal]:
     """(dotted field, reason) of each way in which the trials do not go with how they are to be run."""
-    scheduler = study.search.scheduler
+    scheduler, algorithm = study.search.scheduler, study.search.algorithm
     if scheduler is None:
         return
+    if algorithm is not None and scheduler.type in ("halving", "hyperband"):
+        why = f"{scheduler.type} compares trials that are all there from the start, and {algorithm.type} suggests them one by one"
+        yield "search.scheduler", f"{why} (use asha or median)"
     if scheduler.type == "halving" and study.resources.workers > 1:
         why = (
             f"halving trains the trials it compares in one process, and resources.workers is {study.resources.workers}"

@@ -4,14 +4,20 @@ it is in the key."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from distvae.part import Hyper, Part
+from distvae.sweeps.algorithms import Optuna
+from distvae.sweeps.schedulers import Asha, HyperBand, Median
 from distvae.training.halving import Halving
 from distvae.trial import Trial
 
+if TYPE_CHECKING:
+    from distvae.config import Loader
+
 Engine = Literal["deepspeed", "torch"]
-Scheduler = Halving  # what ends trials before their last epoch
+Algorithm = Optuna  # who chooses configurations one by one
+Scheduler = Halving | Asha | Median | HyperBand  # what ends trials before their last epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,17 @@ class Search(Part):
         Scheduler | None, Hyper(doc="what ends trials before their last epoch; default: nothing does")
     ] = None
 
+    algorithm: Annotated[
+        Algorithm | None, Hyper(doc="what chooses configurations one by one; default: the space is expanded")
+    ] = None
+
+    @property
+    def tuned(self) -> str | None:
+        """What of Ray Tune's own decides, if anything does: then it schedules one configuration at a time."""
+        if self.scheduler is not None and not isinstance(self.scheduler, Halving):
+            return f"search.scheduler: {self.scheduler.type}"
+        return None if self.algorithm is None else f"search.algorithm: {self.algorithm.type}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking(Part):
@@ -72,4 +89,5 @@ class Study:
     resources: Resources = field(default_factory=Resources)
     search: Search = field(default_factory=Search)
     tracking: Tracking = field(default_factory=Tracking)
+    source: Loader | None = None  # what a search algorithm chooses from; then `trials` are those chosen so far
     resolved: str = ""  # the YAML as it was understood, `--set` included: OUT/sweep.yaml

@@ -6,11 +6,13 @@ attempts: a row belongs to the first attempt that committed it."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -31,6 +33,21 @@ class Ended:
     status: str
     attempt: int
     epoch: int
+
+
+@dataclass(frozen=True)
+class History:
+    """What a trial measured: the status of its latest attempt, and its rows over all attempts."""
+
+    status: str
+    rows: list[dict[str, Any]]
+
+    def last(self, metric: str, split: str = "valid") -> float:
+        """The metric at the last epoch (of a beta-input model the mean over its grid); NaN where it has no value."""
+        mine = [r for r in self.rows if r["split"] == split]
+        at = max((r["epoch"] for r in mine), default=None)
+        found = [r[metric] for r in mine if r["epoch"] == at]
+        return sum(math.nan if v is None else v for v in found) / len(found) if found else math.nan
 
 
 def path(out: Path, key: str, attempt: int) -> Path:
@@ -79,6 +96,21 @@ def scan(out: Path, *, mend: bool = True) -> tuple[dict[str, Ended], list[str]]:
         else:
             ended[key] = Ended(key, before.status, before.attempt, epoch)
     return ended, damaged
+
+
+def history(out: Path, key: str) -> History | None:
+    """One trial's record, or None. A row belongs to the first attempt that committed it; damaged files are left to
+    `scan`."""
+    files = ((file, _read(file)) for file in (out / POINTS).glob(f"{key}.*.parquet"))
+    found = [(_identity(file)[1], table) for file, table in files if table is not None]
+    merged: dict[tuple[int, str, int], dict[str, Any]] = {}
+    status = None
+    for _, table in sorted(found, key=lambda item: item[0]):
+        status = table["status"][0].as_py()
+        for row in table.drop_columns(["config_json"]).to_pylist():
+            if row["n_examples"]:
+                merged.setdefault((row["epoch"], row["split"], row["point"]), row)
+    return None if status is None else History(status, list(merged.values()))
 
 
 def load(out: Path, keys: Collection[str] | None = None) -> pa.Table:

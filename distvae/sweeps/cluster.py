@@ -48,8 +48,9 @@ class Cluster:
 
 
 @contextmanager
-def connect(address: str | None) -> Iterator[Cluster]:
-    """Ray, initialised; a local cluster of our own unless `address` names one that runs."""
+def connect(address: str | None, cpus: int | None = None) -> Iterator[Cluster]:
+    """Ray, initialised; a local cluster of our own (with `cpus` cores of the machine's) unless `address` names one that
+    runs."""
     os.environ.update(_QUIET)
     local = address in (None, "local")
     temp = tempfile.mkdtemp(prefix="dv-", dir="/tmp" if os.path.isdir("/tmp") else None)  # socket paths are short
@@ -63,7 +64,7 @@ def connect(address: str | None) -> Iterator[Cluster]:
             if local:
                 ray.init(
                     address="local",
-                    num_cpus=cores(),
+                    num_cpus=cpus or cores(),
                     include_dashboard=False,
                     _node_ip_address="127.0.0.1",
                     _temp_dir=temp,

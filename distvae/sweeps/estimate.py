@@ -34,6 +34,8 @@ def overview(study: Study, out: Path | None, *, probe: bool) -> dict[str, Any]:
         from distvae.results import ledger
 
         ended, _ = ledger.scan(out, mend=False)
+    if study.source is not None:
+        return _search(study, len(ended), probe=probe)
     todo = [t for t, _ in remaining(study, ended)]
     families = Counter(t.fusion_group for t in study.trials)
     concurrency = _concurrency(study)
@@ -55,6 +57,31 @@ def overview(study: Study, out: Path | None, *, probe: bool) -> dict[str, Any]:
         view["equivalent_sigma"] = sigmas
     if probe and todo:
         view["estimate"] = _estimate(todo, families, concurrency)
+    return view
+
+
+def _search(study: Study, ended: int, *, probe: bool) -> dict[str, Any]:
+    """Of a search: its dimensions, and the time of as many trials as it suggests, from a few of the space."""
+    assert study.source is not None and study.source.space is not None and study.search.algorithm is not None
+    examples, n = study.source.examples(), study.search.algorithm.trials
+    seeds, concurrency = study.source.seeds(), _concurrency(study)
+    left = max(0, n * len(seeds) - ended)
+    view: dict[str, Any] = {
+        "name": study.name,
+        "trials": n * len(seeds),
+        "duplicates_removed": 0,
+        "nonsense_skipped": 0,
+        "configurations": n,
+        "seeds": sorted(seeds),
+        "left": left,
+        "axes": {d.name: d.items or list(d.ends or ()) for d in study.source.space.dimensions},
+        "groups": [],
+        "engine": study.engine,
+        "concurrency": concurrency,
+    }
+    if probe and left and examples:
+        estimate = _estimate(examples, Counter(t.fusion_group for t in examples), concurrency)
+        view["estimate"] = {**estimate, "seconds": estimate["seconds_per_trial"] * left / concurrency}
     return view
 
 

@@ -19,9 +19,14 @@ from ray.actor import exit_actor
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from distvae.results import ledger
+from distvae.sweeps.evaluations import Evaluations
 from distvae.sweeps.rank import Rank, log
+from distvae.training.scores import LAST
 
-REPORT_S = 1.5  # a running trial reports about this often, and stops where it is if it is told to
+REPORT_S = (
+    1.5  # a running trial reports about this often (under Tune's schedulers, each evaluation), and stops where it is
+)
 HEAD_CPU = 0.1
 
 
@@ -52,14 +57,11 @@ class Gang(tune.Trainable):
             if self.task is not None:
                 self._all("begin", self.task)
                 self.task = None
-            report = self._all("advance", REPORT_S)[0]
+            report = self._advance() if self.evaluations is None else self._evaluation(self.evaluations)
         except Exception:
             self._log(event="error", traceback=traceback.format_exc())
             raise
-        for key, told in report["trials"].items():
-            if told["status"] is not None:
-                self.left.pop(key, None)
-        return {**report, "done": not self.left}
+        return {**report, "done": not self.left and (self.evaluations is None or self.evaluations.over())}
 
     def cleanup(self) -> None:
         self._leave()
@@ -67,8 +69,10 @@ class Gang(tune.Trainable):
             ray.kill(rank)
         exit_actor()  # now: Tune waits for an actor that ends in its own time, 5 s
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:  # the ledger and our own checkpoints are the record
-        return None
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Tune pauses the group: another gang may go on with it, or nobody. Our own checkpoints are the record."""
+        ray.get([r.save.remote(pausing=True) for r in self.ranks])
+        self.left = {}
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         return None
@@ -93,7 +97,55 @@ class Gang(tune.Trainable):
         self.task: dict[str, Any] | None = config["task"]
         self.left = {m["key"]: m["attempt"] for m in config["task"]["members"]}  # that have not ended
         self.out = Path(config["job"]["out"])
+        self.evaluations = self._evaluations(config)
         self._log(event="start", group=config["task"]["id"], pid=os.getpid())
+
+    def _evaluations(self, config: dict[str, Any]) -> Evaluations | None:
+        """What Tune's scheduler is told, if one decides; with what the group's ended trials measured."""
+        if config["job"]["metric"] is None:
+            return None
+        found = Evaluations(config["job"]["metric"], [*config["task"]["ended"], *self.left])
+        for key in config["task"]["ended"]:
+            self._recall(found, key)
+        return found
+
+    def _recall(self, evaluations: Evaluations, key: str) -> None:
+        """A trial that ended before, from the ledger."""
+        past = ledger.history(self.out, key)
+        if past is not None:
+            evaluations.add(key, past.rows, max((r["epoch"] for r in past.rows), default=0), past.status)
+
+    def _advance(self, *, once: bool = False) -> dict[str, Any]:
+        report = ray.get([r.advance.remote(REPORT_S, once=once) for r in self.ranks])[0]
+        for key, told in report["trials"].items():
+            if told["status"] is not None:
+                self.left.pop(key, None)
+        return report
+
+    def _evaluation(self, evaluations: Evaluations) -> dict[str, Any]:
+        """Train to the next evaluation that all seeds have: a scheduler decides on each."""
+        trials: dict[str, dict[str, Any]] = {}
+        notes: list[str] = []
+        device = ""
+        while (due := evaluations.next()) is None and not evaluations.over():
+            report = self._advance(once=True)
+            notes += report["notes"]
+            device = report["device"]
+            for key, told in report["trials"].items():
+                before = trials.get(key, {"rows": [], "raised": False})
+                trials[key] = {
+                    **told,
+                    "rows": before["rows"] + told["rows"],
+                    "raised": before["raised"] or told["raised"],
+                }
+                if (
+                    told["status"] == "finished" and not told["rows"]
+                ):  # committed by one that died before it could say so
+                    self._recall(evaluations, key)
+                else:
+                    evaluations.add(key, told["rows"], told["epoch"], told["status"])
+        epoch, score = due or (evaluations.told, LAST)
+        return {"trials": trials, "notes": notes, "device": device, "epoch": epoch, "score": score}
 
     def _log(self, **event: Any) -> None:
         for key, attempt in self.left.items():

@@ -1,7 +1,7 @@
 """How the trials that are left are cut into groups, the unit that Ray Tune schedules (`training/group.py`).
 
 A group is a stack (trials that differ in float knobs, seed and latent_dim, trained as one model), or trials that take
-turns because halving compares them, or one trial. Halving's groups are of the *plan*, ended trials too, so that a
+turns because halving compares them or because they are the seeds of a configuration on which Tune decides, or one trial. Halving's groups are of the *plan*, ended trials too, so that a
 resumed sweep forms the same ones; they do not depend on the machine."""
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class GroupPlan:
 
 def why_not(trial: Trial, study: Study) -> str | None:
     """Why a trial cannot, or is not to, be stacked with others."""
-    r, scheduler = study.resources, study.search.scheduler
+    r = study.resources
     zero = study.deepspeed.get("zero_optimization") or {}
     if r.fuse == "off":
         return "resources.fuse: off"
     if r.workers > 1:
         return f"a trial has {r.workers} workers"
-    if scheduler is not None and scheduler.type != "halving":
-        return f"search.scheduler: {scheduler.type} ends trials one by one"
+    if study.search.tuned is not None:
+        return f"{study.search.tuned} is Ray Tune's, which schedules one configuration at a time"
     if study.deepspeed.get("gradient_accumulation_steps", 1) > 1:
         return "gradient accumulation"
     if zero.get("stage", 0) or any(name.startswith("offload") for name in zero):
@@ -72,6 +72,8 @@ def partition(study: Study, todo: Sequence[Trial], slots: int = 1) -> list[Group
     """`todo`, each trial in one group, the largest groups first. `slots`: groups that train at a time."""
     if study.search.scheduler is not None and study.search.scheduler.type == "halving":
         groups = _halved(study, {t.key for t in todo})
+    elif study.search.tuned is not None:
+        return _configurations(study, {t.key for t in todo})
     else:
         groups = _stacks(study, todo, slots)
     return sorted(groups, key=lambda g: -len(g.trials))
@@ -86,7 +88,7 @@ def _stacks(study: Study, todo: Sequence[Trial], slots: int) -> list[GroupPlan]:
             families.setdefault(t.fusion_group, []).append(t)
         else:
             alone.append(GroupPlan((t,), False, why))
-    cuts = _even(list(families.values()), _most(study), slots, len(alone))
+    cuts = _even(list(families.values()), most(study), slots, len(alone))
     lonely = "no other trial that is left differs from it in float knobs, seed and latent_dim only"
     split = "as many groups as train at a time: nothing is gained by stacking so few"
     stacks = []
@@ -97,7 +99,8 @@ def _stacks(study: Study, todo: Sequence[Trial], slots: int) -> list[GroupPlan]:
     return [*stacks, *alone]
 
 
-def _most(study: Study) -> int:
+def most(study: Study) -> int:
+    """Trials in a stack, at most."""
     r = study.resources
     return r.fuse if isinstance(r.fuse, int) else MOST_GPU if r.gpus else MOST_CPU
 
@@ -141,16 +144,26 @@ def _runs(trials: Sequence[Trial]) -> list[list[Trial]]:
     return list(found.values())
 
 
+def _configurations(study: Study, todo: Collection[str]) -> list[GroupPlan]:
+    """Each configuration with all its seeds, in the order of the plan."""
+    groups = []
+    for seeds in _runs(study.trials):
+        left = tuple(t for t in seeds if t.key in todo)
+        if left:
+            groups.append(GroupPlan(left, False, why_not(left[0], study), tuple(t for t in seeds if t.key not in todo)))
+    return groups
+
+
 def _halved(study: Study, todo: Collection[str]) -> list[GroupPlan]:
     """Groups of the plan, of one skeleton each, in which all seeds of a configuration are together."""
     families: dict[str, list[Trial]] = {}
     for t in study.trials:
         kind = t.fusion_group if why_not(t, study) is None else t.skeleton
         families.setdefault(kind, []).append(t)
-    most = study.resources.fuse if isinstance(study.resources.fuse, int) else HALVED
+    limit = study.resources.fuse if isinstance(study.resources.fuse, int) else HALVED
     groups = []
     for family in families.values():
-        most_here = max(most, *map(len, _runs(family)))
+        most_here = max(limit, *map(len, _runs(family)))
         for members in cut(family, math.ceil(len(family) / most_here), most_here):
             left = tuple(t for t in members if t.key in todo)
             if left:

@@ -1,16 +1,17 @@
 """OUT/plan.parquet, one row per planned trial, and OUT/sweep.yaml, the config as it was understood.
 
-`position, trial_key, config_key, seed, fusion_group, epochs, current, config_json`, then every dotted name of
+`position, trial_key, config_key, seed, fusion_group, epochs, current, config_json, suggested`, then every dotted name of
 `trial.flat()` as a column, null where a trial has no such knob: numbers where all are numbers, booleans where all are,
 else strings (lists as JSON). `config_json` is the truth, the columns are for reading. A trial that an edited config no
-longer has stays, with `current` false, if it has rows."""
+longer has stays, with `current` false, if it has rows. `suggested`: number -> values of every suggestion of a search that
+is this configuration, as JSON; null where nothing suggests."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,23 @@ BASE = pa.schema(
         pa.field("epochs", pa.int64(), nullable=False),
         pa.field("current", pa.bool_(), nullable=False),
         pa.field("config_json", pa.string(), nullable=False),
+        pa.field("suggested", pa.string()),
     ]
 )
 
 
-def write_plan(out: str | Path, study: Study, keep: Collection[str] = frozenset()) -> pa.Table:
-    """Write the plan and the resolved config. `keep`: keys of trials with committed rows."""
+def write_plan(
+    out: str | Path,
+    study: Study,
+    keep: Collection[str] = frozenset(),
+    suggested: Mapping[str, Mapping[int, Mapping[str, Any]]] | None = None,
+) -> pa.Table:
+    """Write the plan and the resolved config. `keep`: keys of trials with committed rows. `suggested`: config_key ->
+    number -> values."""
     out = check_out(out)
     out.mkdir(parents=True, exist_ok=True)
-    rows = _rows(study.trials)
+    asked = {key: json.dumps(numbers) for key, numbers in (suggested or {}).items()}
+    rows = [{**row, "suggested": asked.get(row["config_key"])} for row in _rows(study.trials)]
     planned = {row["trial_key"] for row in rows}
     if (out / PLAN).exists():
         old = read_plan(out).select(BASE.names).to_pylist()
@@ -63,7 +72,7 @@ def read_plan(out: str | Path) -> pa.Table:
     path = check_out(out) / PLAN
     try:
         with pq.ParquetFile(path) as f:  # `read_table` would read an OUT called `r=1` as a column
-            return f.read()
+            return _current(f.read())
     except FileNotFoundError:
         raise ConfigError(
             [f"{printable(str(path))}: there is no plan yet (run `distvae plan` or `distvae sweep` first)"]
@@ -73,6 +82,13 @@ def read_plan(out: str | Path) -> pa.Table:
         raise ConfigError(
             [f"{printable(str(path))}: cannot be read: {why} (delete it: the next run plans anew)"]
         ) from None
+
+
+def _current(table: pa.Table) -> pa.Table:
+    """A plan written before there were suggestions has none."""
+    if "suggested" in table.column_names:
+        return table
+    return table.append_column(BASE.field("suggested"), pa.nulls(len(table), pa.string()))
 
 
 def trial_from_json(config_json: str) -> Trial:

@@ -75,7 +75,8 @@ class Rank:
         self.ended = {key: end for key, end in ends.items() if end}  # whoever was to hear of it died
         self.due: dict[str, tuple[str, int]] = {}  # status and epoch of what has ended and is not committed
         self.raised: dict[str, int] = {}  # exceptions of a member by itself
-        self.alone = len(self.members) == 1
+        self.dropped = set(self.ended)  # members that the group has no more
+        self.alone = len(self.members) == 1 or self.world.size > 1  # what a member raises, the group does
         left = [t for key, t in self.trials.items() if key not in self.ended]
         if not left:
             return
@@ -85,6 +86,7 @@ class Rank:
             deepspeed=self.job["deepspeed"],
             folder=self.out / "checkpoints",
             checkpoint_s=self.job["checkpoint_s"],
+            most=self.job["most"],
             note=self.notes.append,
             failed=None if self.alone else self._failed,
         )
@@ -94,12 +96,12 @@ class Rank:
         self.group = open_group(left, setting, stacked=stacked, halving=halving, ended=before)
         self.fresh = {t.key: list(self.group.rows(t.key)) for t in left}  # rows of an earlier driver, told again
 
-    def advance(self, seconds: float) -> dict[str, Any]:
-        """Train for about `seconds`; commit the rows of each trial that ends. Rank 0's answer counts."""
+    def advance(self, seconds: float, *, once: bool = False) -> dict[str, Any]:
+        """Train for about `seconds`, or until any trial is evaluated `once`; commit the rows of each trial that ends. Rank 0's answer counts."""
         raised = dict(self.raised)
         told = {key: _told([], e.epoch, e.status) for key, e in self.ended.items()}
         self.ended = {}
-        for key, report in self.group.advance(seconds).items() if self.group is not None else ():
+        for key, report in self.group.advance(seconds, once=once).items() if self.group is not None else ():
             told[key] = _told(self.fresh.pop(key, []) + report.rows, report.epoch, None)
             if report.status is not None:
                 self.due[key] = report.status, report.epoch
@@ -109,11 +111,29 @@ class Rank:
             if self.raised[key] > raised.get(key, 0) and key in told:
                 told[key]["raised"] = True
         notes, self.notes = self.notes, []
-        return {} if self.rank else {"trials": told, "notes": notes}
+        return {} if self.rank else {"trials": told, "notes": notes, "device": self.world.device}
 
-    def save(self) -> None:
-        if self.group is not None:
-            self.group.save()
+    def save(self, *, pausing: bool = False) -> None:
+        """Before the group is let go; `pausing`: another gang may go on with it, or it ends here. A member whose end is
+        committed was stopped by Tune's scheduler: it keeps what an ended trial keeps."""
+        if self.group is None:
+            return
+        for key in sorted(self.members.keys() - self.dropped):  # the same order on every rank
+            stopped = self._is_committed(key)
+            if not stopped:
+                self.group.save(key)
+            if stopped or pausing:
+                self._keep(key)
+            if self._is_committed(key):
+                self._prune(key)
+        if pausing:
+            self._drop()
+
+    def _is_committed(self, key: str) -> bool:
+        from distvae.results import ledger
+
+        mine = self.rank == 0 and ledger.end(self.out, key, self.members[key]["attempt"]) is not None
+        return bool(self.world.broadcast(float(mine)))
 
     def _end(self, key: str, status: str, epoch: int) -> str | None:
         """Commit a member's end. What that raises is the member's own: one more go, then it has failed."""
@@ -130,6 +150,7 @@ class Rank:
             return self._end(key, "failed", epoch) if self.raised[key] > 1 else None
         del self.due[key]
         self.group.drop(key)
+        self.dropped.add(key)
         return status
 
     def _keep(self, key: str) -> None:
@@ -140,7 +161,6 @@ class Rank:
 
     def _commit(self, key: str, status: str, epoch: int) -> None:
         from distvae.results import ledger, rows
-        from distvae.training import checkpoint
 
         if self.rank:
             return
@@ -158,6 +178,12 @@ class Rank:
         ledger.commit(self.out, table)
         log(self.out, key, event="end", status=status, epoch=epoch)
         if status != "failed":
+            self._prune(key)
+
+    def _prune(self, key: str) -> None:
+        from distvae.training import checkpoint
+
+        if self.rank == 0:
             checkpoint.prune(self.out / "checkpoints" / key, self.job["keep"])
 
     def _failed(self, key: str, e: Exception) -> None:

@@ -11,9 +11,9 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,15 @@ from distvae.kernels import backend
 from distvae.results import ledger, rows
 from distvae.results.provenance import git_sha
 from distvae.study import Study
-from distvae.sweeps import cluster
-from distvae.sweeps.groups import GroupPlan, partition
+from distvae.sweeps import cluster, searching
+from distvae.sweeps.groups import GroupPlan, most, partition
 from distvae.sweeps.lock import hold_out
 from distvae.sweeps.plan import write_plan
 from distvae.sweeps.progress import Display, Progress
+from distvae.sweeps.schedulers import HyperBand, recall
+from distvae.sweeps.tree import ConfigError
+from distvae.training import checkpoint
+from distvae.training.halving import Halving
 from distvae.trial import Trial, as_data
 
 RETRIES = 1  # a group that raises, or whose worker dies, gets one more go
@@ -51,15 +55,18 @@ class Outcome:
         return 130 if self.interrupted else 3 if self.count("failed") else 0
 
 
+def is_over(trial: Trial, status: str, epoch: int) -> bool:
+    """Is a trial whose last attempt ended so never run again?"""
+    return status in ("diverged", "stopped") or (status == "finished" and epoch >= trial.train.epochs)
+
+
 def remaining(study: Study, ended: dict[str, Any]) -> list[tuple[Trial, dict[str, Any]]]:
     """The trials left to run, with their tasks: no end committed, a failed one, or one planned for more epochs than it
     has."""
     todo = []
     for trial in study.trials:
         past = ended.get(trial.key)
-        if past is not None and past.status in ("diverged", "stopped"):
-            continue
-        if past is not None and past.status == "finished" and past.epoch >= trial.train.epochs:
+        if past is not None and is_over(trial, past.status, past.epoch):
             continue
         task = {
             "key": trial.key,
@@ -71,6 +78,16 @@ def remaining(study: Study, ended: dict[str, Any]) -> list[tuple[Trial, dict[str
     return todo
 
 
+def group_task(group: GroupPlan, tasks: dict[str, Any]) -> dict[str, Any]:
+    """What a gang is handed: the tasks of a group's trials, by key, and how they are trained."""
+    return {
+        "id": group.trials[0].key,
+        "members": [tasks[t.key] for t in group.trials],
+        "stacked": group.stacked,
+        "ended": [t.key for t in group.ended],
+    }
+
+
 def sweep(study: Study, out: Path, *, address: str | None = None, display: bool = True) -> Outcome:
     """Run (or resume) `study` into `out`. Idempotent: what has ended is never run again.
 
@@ -78,16 +95,24 @@ def sweep(study: Study, out: Path, *, address: str | None = None, display: bool 
     backend.require()
     with hold_out(out):
         ended, damaged = ledger.scan(out)
-        write_plan(out, study, keep=set(ended))
+        suggestions = searching.known(out, searching.Configurations(study.source)) if study.source else []
+        if study.source:
+            study = replace(study, trials=searching.distinct(suggestions))
+        write_plan(out, study, keep=set(ended), suggested=searching.by_config(suggestions))
         todo = remaining(study, ended)
+        more = study.search.algorithm.trials - len(suggestions) if study.search.algorithm else 0
         outcome = Outcome(out, len(study.trials))
         outcome.notes += damaged
         progress = Progress(total=len(study.trials), skipped=len(study.trials) - len(todo))
         progress.epochs = sum(t.train.epochs for t, _ in todo)
-        with Display(progress, shown=display and bool(todo)) as shown:
+        with Display(progress, shown=display and (bool(todo) or more > 0)) as shown:
             for line in damaged:
                 shown.say(line)
-            _Driver(study, out, todo, outcome, progress, shown.say, address).run()
+            driver = _Driver(study, out, todo, outcome, progress, shown.say, address)
+            driver.past, driver.suggestions = ended, suggestions
+            driver.run(more)
+        study = driver.study
+        outcome.planned = len(study.trials)
         latest, _ = ledger.scan(out)
         outcome.status = {t.key: latest[t.key].status for t in study.trials if t.key in latest}
         return outcome
@@ -111,14 +136,19 @@ class _Driver:
         self.trials = {t.key: t for t, _ in todo}
         self.tasks = {task["key"]: task for _, task in todo}
         self.ended: set[str] = set()  # trials whose end we heard of
+        self.rows: dict[str, dict[Any, dict[str, Any]]] = {}  # of those that Tune's scheduler may stop
+        self.device = ""
+        self.past: dict[str, Any] = {}  # key -> how it ended before this run
+        self.suggestions: list[searching.Known] = []
         self.draining = threading.Event()
         self.tracker = self._tracker()
 
-    def run(self) -> None:
+    def run(self, more: int = 0) -> None:
+        """Train what is left, and as many suggestions `more`."""
         self.tracker.open()
         try:
-            if self.tasks:
-                with self._signals(), cluster.connect(self.address) as ray:
+            if self.tasks or more > 0:
+                with self._signals(), cluster.connect(self.address, self._cpus()) as ray:
                     self._fit(ray)
         finally:
             for key in list(self.progress.running):
@@ -128,6 +158,11 @@ class _Driver:
                 self.outcome.notes.append(
                     f"MLflow did not take {lost} events; nothing is lost: run `distvae sync {self.out}` when it is back"
                 )
+
+    def _cpus(self) -> int | None:
+        """HyperBand's paused groups would count against a number of groups at a time, so its cores are limited."""
+        r, hyperband = self.study.resources, isinstance(self.study.search.scheduler, HyperBand)
+        return min(cluster.cores(), r.concurrency * r.workers * r.threads) if r.concurrency and hyperband else None
 
     def _fit(self, ray: cluster.Cluster) -> None:
         from ray import tune
@@ -147,17 +182,31 @@ class _Driver:
         concurrency = r.concurrency or (max(1, cluster.cores() // per_trial) if local else None)
         groups = partition(self.study, list(self.trials.values()), ray.slots(r))
         scheduler = self.study.search.scheduler
-        self.progress.foreseen = scheduler is not None and scheduler.type == "halving"
+        self.progress.foreseen = isinstance(scheduler, Halving)
         self.progress.epochs = sum(g.epochs(self.study) for g in groups)
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency or "auto")
+        if self.study.search.tuned and r.fuse != "off":
+            self.say(f"{self.study.search.tuned} is Ray Tune's: one configuration at a time, not stacked (fuse: off)")
+        ahead = concurrency
+        if isinstance(scheduler, HyperBand):  # it pauses groups, and a bracket is made of those that have come
+            concurrency, ahead = None, len(groups)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(ahead or "auto")
+        space: dict[str, Any] = {"job": self._job(local)}
+        config = tune.TuneConfig(reuse_actors=True, scheduler=self._scheduler())
+        suggests = self._search(ray.slots(r)) if self.study.source else None
+        if suggests is None:
+            space["task"] = tune.grid_search([group_task(g, self.tasks) for g in groups])
+            config.max_concurrent_trials = concurrency
+        else:
+            config.search_alg, config.num_samples = suggests, -1
         tuner = tune.Tuner(
             tune.with_resources(Gang, placement(r.workers, r.threads, r.gpus)),
-            param_space={"job": self._job(local), "task": tune.grid_search([self._task(g) for g in groups])},
-            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=concurrency),
+            param_space=space,
+            tune_config=config,
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(ray.scratch),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # it saves to pause, and only then
                 stop=Drain(self.draining),
                 callbacks=[Watch(self)],
                 verbose=0,
@@ -165,17 +214,80 @@ class _Driver:
             ),
         )
         tuner.fit()
+        if suggests is not None and suggests.searcher.refusal is not None:
+            raise ConfigError([f"search.algorithm: {suggests.searcher.refusal}"])
 
-    def _task(self, group: GroupPlan) -> dict[str, Any]:
-        return {
-            "id": group.trials[0].key,
-            "members": [self.tasks[t.key] for t in group.trials],
-            "stacked": group.stacked,
-            "ended": [t.key for t in group.ended],
-        }
+    def _search(self, concurrency: int) -> Any:
+        """Tune's searcher: so many configurations at a time."""
+        from ray.tune.search import ConcurrencyLimiter
+
+        from distvae.sweeps.suggest import Suggestions, optuna_search
+
+        study, algorithm = self.study, self.study.search.algorithm
+        assert study.source is not None and algorithm is not None
+        configurations = searching.Configurations(study.source)
+        inner, sampler = optuna_search(
+            algorithm, study.search.seed, configurations, [v for _, v, _ in self.suggestions]
+        )
+        search = Suggestions(
+            algorithm,
+            configurations,
+            inner=inner,
+            at=sampler.at,
+            history=self._history,
+            planned=self._planned,
+            task=self._seeds,
+            settle=self._settle,
+            known=self.suggestions,
+            skip=study.search.nonsense == "skip",
+        )
+        return ConcurrencyLimiter(search, max_concurrent=concurrency)
+
+    def _history(self, trial: Trial) -> ledger.History | None:
+        """Of a trial that is never run again."""
+        found = ledger.history(self.out, trial.key)
+        last = max((r["epoch"] for r in found.rows), default=0) if found else 0
+        return found if found and is_over(trial, found.status, last) else None
+
+    def _planned(self, number: int, values: Mapping[str, Any], trials: Sequence[Trial]) -> None:
+        """A new suggestion: into the plan before anything else."""
+        self.suggestions.append((number, values, trials))
+        before = {t.key for t in self.study.trials}
+        self.study = replace(self.study, trials=searching.distinct(self.suggestions))
+        write_plan(self.out, self.study, keep=set(self.past), suggested=searching.by_config(self.suggestions))
+        new = remaining(replace(self.study, trials=tuple(t for t in trials if t.key not in before)), self.past)
+        self.trials |= {t.key: t for t, _ in new}
+        self.tasks |= {task["key"]: task for _, task in new}
+        self.progress.total = len(self.study.trials)
+        self.progress.skipped += len(self.study.trials) - len(before) - len(new)
+        self.progress.epochs += sum(t.train.epochs for t, _ in new)
+
+    def _seeds(self, trials: Sequence[Trial]) -> dict[str, Any]:
+        left = tuple(t for t in trials if t.key in self.tasks and t.key not in self.ended)
+        return group_task(GroupPlan(left, False, None, tuple(t for t in trials if t not in left)), self.tasks)
+
+    def _settle(self, trials: Sequence[Trial]) -> None:
+        self.completed({"members": [self.tasks[t.key] for t in trials if t.key in self.tasks]})
+
+    def _scheduler(self) -> Any:
+        """Tune's own, if one decides; told of what ended in earlier runs."""
+        part = self.study.search.scheduler
+        if part is None or isinstance(part, Halving):
+            return None
+        trials = self.study.trials or (self.study.source.examples() if self.study.source else ())
+        scheduler = part.build(max(t.train.epochs for t in trials))
+        if not isinstance(part, HyperBand):
+            past: dict[str, dict[str, Any]] = {}
+            for t in self.study.trials:
+                past.setdefault(t.config_key, {})[t.key] = (
+                    None if t.key in self.tasks else ledger.history(self.out, t.key)
+                )
+            recall(scheduler, part.metric, [seeds for seeds in past.values() if None not in seeds.values()])
+        return scheduler
 
     def _job(self, local: bool) -> dict[str, Any]:
         engine, r, scheduler = self.study.engine, self.study.resources, self.study.search.scheduler
+        halving = isinstance(scheduler, Halving)
         if engine == "deepspeed" and local and importlib.util.find_spec("deepspeed") is None:
             engine = "torch"
             self.say("DeepSpeed is not installed here: trials are trained by engine: torch, with equal rows")
@@ -188,8 +300,10 @@ class _Driver:
             "threads": r.threads,
             "gpus": r.gpus,
             "checkpoint_s": r.checkpoint_s,
+            "most": most(self.study),
             "keep": r.keep,
-            "halving": as_data(scheduler) if scheduler is not None and scheduler.type == "halving" else None,
+            "halving": as_data(scheduler) if halving else None,
+            "metric": scheduler.metric if scheduler is not None and not halving else None,
             "local": local,
             "cwd": os.getcwd(),
             "git_sha": git_sha(),
@@ -211,6 +325,9 @@ class _Driver:
             trial = self.trials[key]
             if key in self.ended:  # its process died before it could say that it had
                 continue
+            self.device = result.get("device", self.device)
+            if self.study.search.tuned:
+                self.rows.setdefault(key, {}).update({(r["epoch"], r["split"], r["point"]): r for r in told["rows"]})
             self.progress.report(key, told["epoch"], trial.train.epochs, told["rows"], trial.label)
             self.tracker.rows(key, told["rows"])
             if told["raised"] and told["status"] != "failed":
@@ -226,20 +343,39 @@ class _Driver:
             one_by_one = f"the {len(left)} trials of the group of {left[0]} are tried again, one by one"
             self.say(f"{one_by_one}: see {self.out / 'logs' / left[0]}.jsonl")
 
+    def completed(self, task: dict[str, Any]) -> None:
+        """Tune is done with the group: its trials have ended, or save because we drain, or else its scheduler stopped
+        them: then their ends are committed here, and the gang finds them in the ledger."""
+        for key in () if self.draining.is_set() else self._left(task):
+            self._commit(key, "stopped", list(self.rows.get(key, {}).values()))
+            checkpoint.prune(self.out / "checkpoints" / key, self.study.resources.keep)
+            self._end(key, "stopped")
+
     def failed(self, task: dict[str, Any]) -> None:
         """Tune gave the group up after its retry: the ends that are not committed are committed here, for its process
         may be dead."""
+        for key in self._left(task):
+            committed = ledger.end(self.out, key, self.tasks[key]["attempt"])
+            if committed is None:
+                self._commit(key, "failed", [])
+            self._end(key, committed.status if committed else "failed")
+
+    def _commit(self, key: str, status: str, measured: list[dict[str, Any]]) -> None:
+        """Of what has no process to commit it, or one that does not know of its end."""
         from distvae.sweeps.rank import log
 
-        for key in self._left(task):
-            trial, attempt = self.trials[key], self.tasks[key]["attempt"]
-            committed = ledger.end(self.out, key, attempt)
-            if committed is None:
-                log(self.out, key, event="failed", attempt=attempt)
-                sweep, sha = self.study.name, git_sha()
-                table = rows.table(trial, [], sweep=sweep, status="failed", attempt=attempt, device="", git_sha=sha)
-                ledger.commit(self.out, table)
-            self._end(key, committed.status if committed else "failed")
+        task = self.tasks[key]
+        table = rows.table(
+            self.trials[key],
+            [r for r in measured if r["epoch"] > task["committed_epoch"]],
+            sweep=self.study.name,
+            status=status,
+            attempt=task["attempt"],
+            device=self.device if measured else "",
+            git_sha=git_sha(),
+        )
+        ledger.commit(self.out, table)
+        log(self.out, key, event="end", status=status, attempt=task["attempt"])
 
     def _left(self, task: dict[str, Any]) -> list[str]:
         return [m["key"] for m in task["members"] if m["key"] not in self.ended]

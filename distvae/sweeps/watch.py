@@ -10,7 +10,7 @@ from ray import tune
 
 
 class Watch(tune.Callback):
-    """Tells `driver` of starts, results and failures (see `run._Driver`)."""
+    """Tells `driver` of starts, results, ends and failures (see `run._Driver`)."""
 
     def __init__(self, driver: Any):
         self.driver = driver
@@ -27,6 +27,9 @@ class Watch(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         trial.config["task"]["stacked"] = False  # what one of a stack raises would end them all
         self.driver.retried(trial.config["task"])
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.driver.completed(trial.config["task"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.driver.failed(trial.config["task"])

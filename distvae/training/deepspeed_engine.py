@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from distvae.training.engine import load_module_state, load_optimizer_state, module_state, optimizer, optimizer_state
 from distvae.training.loss_scale import loss_scale
-from distvae.training.world import World
+from distvae.training.world import World, meet
 from distvae.trial import Train
 
 
@@ -59,7 +59,7 @@ def import_deepspeed() -> ModuleType:
 
 class DeepSpeedEngine:
     """A DeepSpeed engine around one trial's model, or (with an optimizer of its `own`, which also clips) around
-    several that are stacked. The process group exists already (`world.meet`)."""
+    several that are stacked. The process group of several ranks exists already (`world.meet`)."""
 
     def __init__(
         self,
@@ -70,6 +70,8 @@ class DeepSpeedEngine:
         own: torch.optim.Optimizer | None = None,
     ):
         ds = import_deepspeed()
+        if world.size == 1:
+            meet(0, 1, device=world.device)
         self.accumulate = int(block.get("gradient_accumulation_steps", 1))
         self.stage = int(block.get("zero_optimization", {}).get("stage", 0))
         self.scale = loss_scale(train.dtype, block, world)
@@ -82,6 +84,8 @@ class DeepSpeedEngine:
             "train_micro_batch_size_per_gpu": max(1, train.batch_size // (world.size * self.accumulate)),
             "gradient_clipping": 0.0 if clips else train.clip_norm or 0.0,
         }
+        if self.scale is not None and self.stage == 3:  # in pieces, a step could be half skipped
+            config["zero_optimization"] = {**block["zero_optimization"], "sub_group_size": 2**60}
         os.environ["LOCAL_RANK"] = os.environ.get("LOCAL_RANK", "0")  # it insists; devices are chosen by Ray
         self.module = module
         self.master = self.stage > 0  # weights have a float32 master copy elsewhere
@@ -162,7 +166,7 @@ class DeepSpeedEngine:
         nets = {id(p) for net in (self.module.encoder, self.module.decoder) for p in net.parameters()}  # type: ignore[union-attr]
         loose: list[Any] = [p for p in self.module.parameters() if id(p) not in nets]
         for p in loose:
-            p.ds_persist = True
+            p.ds_persist = p.is_external_param = True  # the second, while DeepSpeed still records the order of layers
         return loose
 
     def _hold_loose(self) -> None:

@@ -14,17 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distvae.batch import Batch, Noise
 from distvae.data import load as load_data
 from distvae.kernels import philox
 from distvae.training import checkpoint, memory
-from distvae.training.engine import eager, load_module_state, module_state
+from distvae.training.engine import load_module_state, module_state
 from distvae.training.evaluate import Evaluator, Examples, joined
-from distvae.training.graphs import Inputs, Recorded
 from distvae.training.group import Setting, State
-from distvae.training.loop import HALF, make_engine
-from distvae.training.stack import OneTrial, PerTrial, Stack, padded
-from distvae.training.stack_optimizer import StackOptimizer
+from distvae.training.loop import HALF
+from distvae.training.stack import OneTrial
+from distvae.training.stacked import Stacked
 from distvae.trial import Trial
 from distvae.vae import Measured, Vae
 
@@ -67,32 +65,27 @@ class Fused:
         self.records = (
             self.device.startswith("cuda") and setting.engine == "torch"
         )  # DeepSpeed's step waits for the host
-        self.recorded: dict[int, Recorded] = {}  # by batch size
         self.began = False
+        self.stacks: dict[tuple[str, ...], Stacked] = {}
         if self.device == "cpu":
             memory.keep()
-        self.stack: Stack | None = None
-        self.stacked: tuple[str, ...] = ()
 
     # --- training ---------------------------------------------------------------------------------------------------
 
     def turn(self, behind: Sequence[str]) -> Sequence[str]:
-        return behind
+        return behind[: self.setting.most]
 
     def train(self, keys: Sequence[str], until: float) -> bool:
-        self._form(tuple(keys))
-        states = [self.states[k] for k in keys]
+        stacked, states = self._form(tuple(keys)), [self.states[k] for k in keys]
         first, n = states[0].trial, len(self.data)
         size, position = first.train.batch_size, states[0].position
         order = philox.permutation(first.data.seed, n, step=states[0].epoch)
-        batches = np.split(order, range(size, n, size))
-        rows = [torch.from_numpy(b).to(self.device) for b in batches]
+        rows = torch.from_numpy(order).to(self.device).split(size)
         total = torch.tensor([s.loss_sum for s in states], dtype=torch.float64, device=self.device)
-        assert self.stack is not None
-        self.stack.train()
+        stacked.stack.train()
         while position < len(rows):
             try:
-                total += self.step_on(rows[position])
+                total += self.step_on(stacked, rows[position])
             except RuntimeError as e:
                 if self.began:
                     raise
@@ -106,126 +99,68 @@ class Fused:
             s.position, s.loss_sum, s.epoch = (0, loss / n, s.epoch + 1) if ended else (position, loss, s.epoch)
         return ended
 
-    def step_on(self, rows: Tensor) -> Tensor:
-        """One optimizer step of every stacked trial on one batch. Returns their summed losses `[K]`, nats."""
-        states = [self.states[k] for k in self.stacked]
-        step, parts = states[0].step, [s.trial for s in states]
-        recorded = self.recorded.get(len(rows))
-        if recorded is None:
-            inputs = Inputs(len(rows), len(parts), parts[0].dtype, self.device)
-            recorded = self.recorded[len(rows)] = Recorded(inputs, self._run)
-        recorded.inputs.fill(
-            rows,
-            step,
-            [t.objective.factor(step) for t in parts],
-            [t.objective.warm(step) for t in parts],
-            [t.train.lr * t.train.lr_schedule(step) for t in parts],
-        )
-        losses = recorded() if self.records else self._run(recorded.inputs)
+    def step_on(self, stacked: Stacked, rows: Tensor) -> Tensor:
+        """One optimizer step of a stack on one batch. Returns its trials' summed losses `[K]`, nats."""
+        states = [self.states[k] for k in stacked.keys]
+        losses = stacked.step(rows, states[0].step)
         for s in states:
             s.step += 1
         return losses
 
-    def _run(self, inputs: Inputs) -> Tensor:
-        """The step itself: reads nothing but `inputs`, weights and data."""
-        stack, n = self.stack, len(inputs.rows)
-        assert stack is not None
-        trial = stack.trials[0]
-        x, y, ids = self.examples.at(inputs.rows, trial.dtype, inputs.step)
-        batch = Batch(
-            x=x, y=y, noise=Noise(0, inputs.step, ids), total=n, samples=trial.train.samples, dataset=len(self.data)
-        )
-        each = PerTrial(self.seeds, inputs.factor, inputs.warm)
-        losses = stack.losses(batch, each, trial.objective.draw)
-        self.optimizer.lr = list(inputs.lr.unbind(0)) if self.records else inputs.lr.tolist()
-        self.engine.backward((losses * (1.0 / n)).sum())
-        self.engine.step(0.0)
-        stack.project(self.engine)
-        return losses.detach().double()
+    def _form(self, keys: tuple[str, ...]) -> Stacked:
+        """The stack of `keys`. Others that hold one of them are written back first."""
+        if keys not in self.stacks:
+            for other in [o for o in self.stacks if set(o) & set(keys)]:
+                self._dissolve(other)
+            trials, ones = [self.states[k].trial for k in keys], [self.ones[k] for k in keys]
+            slots = [self.slots.pop(k, {}) for k in keys]
+            self.stacks[keys] = Stacked(keys, trials, ones, slots, self.examples, len(self.data), self.setting)
+        return self.stacks[keys]
 
-    # --- the stack --------------------------------------------------------------------------------------------------
-
-    def _form(self, keys: tuple[str, ...]) -> None:
-        """Make `keys` the stack: who left is written back, who is new comes in."""
-        if keys == self.stacked:
-            return
-        self._dissolve()
-        trials = [self.states[k].trial for k in keys]
-        self.stack, self.stacked, self.recorded = Stack(trials, [self.ones[k] for k in keys]), keys, {}
-        self.optimizer = eager(StackOptimizer)(self.stack.learning, [t.train for t in trials])
+    def _dissolve(self, keys: tuple[str, ...]) -> None:
+        stacked = self.stacks.pop(keys)
         for slot, key in enumerate(keys):
-            self._load_slot(slot, self.slots.pop(key, {}))
-        seeds = [t.seed for t in trials]
-        self.seeds = torch.tensor(seeds, dtype=torch.int64, device=self.device)
-        block = self.setting.deepspeed
-        self.engine = make_engine(
-            self.setting.engine, self.stack, trials[0].train, self.setting.world, block, self.optimizer
-        )
-
-    def _dissolve(self) -> None:
-        if self.stack is None:
-            return
-        for slot, key in enumerate(self.stacked):
             if key in self.ones:
-                self.stack.write_back(slot, self.ones[key])
-                self.slots[key] = self._slot(slot)
-        self.engine.close()
-        self.stack, self.stacked = None, ()
+                stacked.stack.write_back(slot, self.ones[key])
+                self.slots[key] = stacked.slots(slot)
+        stacked.close()
 
-    def _slot(self, k: int) -> dict[str, Tensor]:
-        """The optimizer state of slot k, as that of the trial alone: `<parameter>.<name>`."""
-        assert self.stack is not None
-        train, found = self.stack.trials[k].train, {}
-        for i, name in enumerate(self.stack.learns):
-            for slot, values in self.optimizer.slots.items():
-                if slot != "momentum_buffer" or train.momentum:
-                    found[f"{i}.{slot}"] = self.stack.narrow(k, name, values[i].detach()).cpu().contiguous().clone()
-            if self.optimizer.kind != "sgd":
-                found[f"{i}.step"] = self.optimizer.steps[i][k].detach().cpu().clone()
-        return found
-
-    def _load_slot(self, k: int, slots: dict[str, Tensor]) -> None:
-        assert self.stack is not None
-        for i, name in enumerate(self.stack.learns):
-            for slot, values in self.optimizer.slots.items():
-                if (value := slots.get(f"{i}.{slot}")) is not None:
-                    values[i][k].copy_(padded(value, self.stack.wide[name]))
-            if (step := slots.get(f"{i}.step")) is not None:
-                self.optimizer.steps[i][k] = step.to(self.device)
+    def _where(self, key: str) -> tuple[Stacked, int] | None:
+        """The stack that holds a trial, and its slot."""
+        return next(((s, keys.index(key)) for keys, s in self.stacks.items() if key in keys), None)
 
     # --- evaluation -------------------------------------------------------------------------------------------------
 
     def evaluate(self, keys: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-        measured, rows = self._measured(keys), {}
+        stacked = self.stacks.get(tuple(keys))
+        measured = {} if stacked is None else self._measured(stacked)
+        rows = {}
         for key in keys:
             self._pull(key)
             s = self.states[key]
             rows[key] = self.evaluators[key].rows(epoch=s.epoch, step=s.step, measured=measured.get(key))
         return rows
 
-    def _measured(self, keys: Sequence[str]) -> dict[str, dict[str, Measured]]:
+    def _measured(self, stacked: Stacked) -> dict[str, dict[str, Measured]]:
         """Every split of every trial, measured together; nothing where trials must be measured one by one."""
-        stack, one = self.stack, self.evaluators[keys[0]]
-        trial = one.trial
-        if stack is None or trial.vae.likelihood.calibrated or len(trial.objective.grid()) > 1:
+        stack, one = stacked.stack, self.evaluators[stacked.keys[0]]
+        if one.trial.vae.likelihood.calibrated or len(one.trial.objective.grid()) > 1:
             return {}
-        found: dict[str, dict[str, Measured]] = {key: {} for key in keys}
+        found: dict[str, dict[str, Measured]] = {key: {} for key in stacked.keys}
         size = max(1, one.chunk // len(stack))
         stack.eval()
         for name, split in one.splits.items():
-            parts = []
-            for start in range(0, len(split), size):
-                rows = np.arange(start, min(start + size, len(split)))
-                parts.append(stack.measure(one.batch(name, rows, None), self.seeds))
-            for key in keys:
-                slot = self.stacked.index(key)
+            chunks = np.split(np.arange(len(split)), range(size, len(split), size))
+            parts = [stack.measure(one.batch(name, rows, None), stacked.seeds) for rows in chunks]
+            for slot, key in enumerate(stacked.keys):
                 found[key][name] = joined([stack.measured(slot, m) for m in parts])
         return found
 
     def _pull(self, key: str) -> None:
-        """The trial's own model as the stack has it."""
-        if self.stack is not None and key in self.stacked:
-            self.stack.write_back(self.stacked.index(key), self.ones[key])
+        """The trial's own model as its stack has it."""
+        if found := self._where(key):
+            stacked, slot = found
+            stacked.stack.write_back(slot, self.ones[key])
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -235,7 +170,8 @@ class Fused:
         if folder is None or s.step == 0:
             return
         self._pull(key)
-        slots = self._slot(self.stacked.index(key)) if key in self.stacked else self.slots.get(key, {})
+        found = self._where(key)
+        slots = found[0].slots(found[1]) if found else self.slots.get(key, {})
         tensors = module_state(self.ones[key].vae) | {f"optimizer.{n}": t for n, t in slots.items()}
         state = {"rows": s.rows, "step": s.step, "wall_s": s.wall_s, "layout": LAYOUT}
         state |= {"position": s.position, "loss_sum": s.loss_sum}
@@ -268,8 +204,8 @@ class Fused:
         self.slots.pop(key, None)
 
     def close(self) -> None:
-        if self.stack is not None:
-            self.engine.close()
-        self.stack, self.stacked = None, ()
+        for stacked in self.stacks.values():
+            stacked.close()
+        self.stacks = {}
         if self.device == "cpu":
             memory.give_back()

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import torch
 
 from distvae.training.halving import Halving
-from distvae.training.loop import Pace, Report, Runner
+from distvae.training.loop import Report, Runner
+from distvae.training.pace import Pace
 from distvae.training.world import World
 from distvae.trial import Trial
 
@@ -29,6 +30,7 @@ class Setting:
     deepspeed: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None  # OUT/checkpoints; None keeps nothing
     checkpoint_s: float = 30.0
+    most: int = 64  # trials in a stack
     note: Callable[[str], None] = print  # what the user should know
     failed: Callable[[str, Exception], None] | None = None  # told of a member's exception, which else is raised
 
@@ -59,8 +61,8 @@ class Ended:
 class Group(Protocol):
     """What trains a group."""
 
-    def advance(self, seconds: float) -> dict[str, Report]:
-        """Train for about `seconds`; what is new, by trial key."""
+    def advance(self, seconds: float = math.inf, *, once: bool = False) -> dict[str, Report]:
+        """Train for about `seconds`, or until any is evaluated `once`; what is new, by trial key."""
         ...
 
     def rows(self, key: str) -> list[dict[str, Any]]:
@@ -105,8 +107,8 @@ class Alone:
     def __init__(self, trial: Trial, setting: Setting):
         self.key, self.runner = trial.key, setting.runner(trial)
 
-    def advance(self, seconds: float) -> dict[str, Report]:
-        return {self.key: self.runner.advance(seconds)}
+    def advance(self, seconds: float = math.inf, *, once: bool = False) -> dict[str, Report]:
+        return {self.key: self.runner.advance(seconds, once=once)}
 
     def rows(self, key: str) -> list[dict[str, Any]]:
         return self.runner.rows
@@ -187,7 +189,7 @@ class Lockstep:
         self.told: set[str] = set()  # members whose end was reported
         self._saved_at = time.monotonic()
 
-    def advance(self, seconds: float = math.inf) -> dict[str, Report]:
+    def advance(self, seconds: float = math.inf, *, once: bool = False) -> dict[str, Report]:
         news: dict[str, Report] = {}
         until = time.monotonic() + seconds
         self._halve()
@@ -202,14 +204,15 @@ class Lockstep:
             if whole:
                 self._epoch_ended(keys, news)
                 self._halve()
-            if time.monotonic() >= until:
+            evaluated = once and any(report.rows for report in news.values())
+            if evaluated or self.setting.world.broadcast(time.monotonic() - until) >= 0:
                 break
         for key, s in self.states.items():
             if key not in self.told:
                 report = news.setdefault(key, Report())
                 report.epoch, report.status = s.epoch, s.status
                 self.told |= {key} if s.status else set()
-        if time.monotonic() - self._saved_at >= self.setting.checkpoint_s:
+        if self.setting.world.broadcast(time.monotonic() - self._saved_at) >= self.setting.checkpoint_s:
             self.save()
         return news
 
@@ -342,7 +345,7 @@ class Serial:
     def save(self, key: str) -> None:
         with self._by_itself(key):
             runner, state = self.runners[key], self.states[key]
-            runner.rows, runner.wall_s = state.rows, state.wall_s
+            runner.rows, runner.wall_s = list(state.rows), state.wall_s
             runner.save()
 
     def write_weights(self, key: str) -> None:

@@ -13,19 +13,31 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from distvae.part import Hyper, Part
+from distvae.training.scores import score
 
 
 @dataclass(frozen=True, kw_only=True)
-class Halving(Part):
+class Ranking(Part):
+    """By what a scheduler ranks trials."""
+
+    metric: Annotated[
+        Literal["elbo_nats", "objective"],
+        Hyper(doc="what ranks, on the valid split: the bound (higher is better), or what training minimises (lower)"),
+    ] = "elbo_nats"
+
+    def score(self, rows: Sequence[Mapping[str, Any]], epoch: int) -> float | None:
+        """What a trial scored at an epoch, higher is better, NaN if it has no value; None if it was not measured
+        there."""
+        return score(rows, epoch, self.metric)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halving(Ranking):
     """Our own successive halving, inside groups: per configuration, all its seeds together."""
 
     type: Literal["halving"] = "halving"
     grace: Annotated[int, Hyper(low=1, high=10**6, doc="epochs of the first rung")] = 1
     eta: Annotated[float, Hyper(above=1.0, high=100.0, doc="1 / eta of the configurations pass a rung")] = 3.0
-    metric: Annotated[
-        Literal["elbo_nats", "objective"],
-        Hyper(doc="what ranks, on the valid split: the bound (higher is better), or what training minimises (lower)"),
-    ] = "elbo_nats"
 
     def rungs(self, epochs: int) -> list[int]:
         """Epochs before the last at which it decides."""
@@ -36,15 +48,6 @@ class Halving(Part):
                 found.append(round(at))
             at *= self.eta
         return found
-
-    def score(self, rows: Sequence[Mapping[str, Any]], epoch: int) -> float | None:
-        """What a trial scored at an epoch, higher is better, NaN if it has no value; None if it was not measured
-        there."""
-        found = [r.get(self.metric) for r in rows if r["epoch"] == epoch and r["split"] == "valid"]
-        if not found:
-            return None
-        sign = -1.0 if self.metric == "objective" else 1.0
-        return sum(math.nan if v is None else sign * v for v in found) / len(found)
 
     def stops(self, scores: Mapping[str, Iterable[float]]) -> set[str]:
         """The configurations that end at a rung, of the scores (higher is better; NaN: diverged) of the seeds of every

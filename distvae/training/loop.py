@@ -88,18 +88,18 @@ class Runner:
 
     # --- training ---------------------------------------------------------------------------------------------------
 
-    def advance(self, seconds: float = math.inf) -> Report:
-        """Train until the trial ends or about `seconds` have passed (at least one optimizer step), then report. May stop,
-        and save, within an epoch."""
+    def advance(self, seconds: float = math.inf, *, once: bool = False) -> Report:
+        """Train until the trial ends or about `seconds` have passed (at least one optimizer step), or `once` it has been
+        evaluated, then report. May stop, and save, within an epoch."""
         report, pace = Report(), Pace(self.world, seconds)
         while self.status is None:
             loss = self.train_epoch(pace)
             if loss is None:
                 break
             report.loss = loss
-            if self.evaluation_due:
+            if due := self.evaluation_due:
                 report.rows += self.evaluate()
-            if pace.over():
+            if pace.over() or (once and due):
                 break
         report.epoch, report.status = self.epoch, self.status
         if self.status is None and self.world.broadcast(time.monotonic() - self._saved_at) >= self.checkpoint_s:

@@ -238,7 +238,7 @@ def _world(work: Work, engine: str) -> Any:
     return meet(0, 1, device=work.device) if engine == "deepspeed" else World(device=work.device)
 
 
-class Stacked:
+class Ours:
     """`resources.fuse`: the trials as one model."""
 
     def __init__(self, work: Work, engine: str):
@@ -248,12 +248,11 @@ class Stacked:
         trials = work.trials()
         self.rows, self.trials = work.batches(), work.k
         self.fused = Fused(trials, Setting(world=_world(work, engine), engine=engine))
-        self.fused._form(tuple(t.key for t in trials))
-        assert self.fused.stack is not None
-        self.fused.stack.train()
+        self.stacked = self.fused._form(tuple(t.key for t in trials))
+        self.stacked.stack.train()
 
     def __call__(self) -> None:
-        self.fused.step_on(next(self.rows))
+        self.fused.step_on(self.stacked, next(self.rows))
 
     def close(self) -> None:
         self.fused.close()
@@ -284,8 +283,8 @@ class Off:
 FORMS: dict[str, Callable[[Work], Any]] = {
     "serial eager": Serial,
     "vmap": Vmap,
-    "ours": lambda work: Stacked(work, "torch"),
-    "ours, DeepSpeed": lambda work: Stacked(work, "deepspeed"),
+    "ours": lambda work: Ours(work, "torch"),
+    "ours, DeepSpeed": lambda work: Ours(work, "deepspeed"),
     "off": lambda work: Off(work, "torch"),
     "off, DeepSpeed": lambda work: Off(work, "deepspeed"),
 }

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from commands import command
@@ -103,6 +104,24 @@ def test_plan_counts_the_quickstart(capsys):
     assert sum(g["trials"] for g in view["groups"]) == view["trials"]
 
 
+def test_plan_says_which_trials_train_together_and_why_others_do_not(capsys):
+    plain = command(capsys, "plan", QUICKSTART, "--no-probe").err
+    groups = json.loads(command(capsys, "plan", QUICKSTART, "--no-probe", "--json").out)["groups"]
+    sizes = sorted(g["trials"] for g in groups)
+    assert f"{len(groups)} groups of {sizes[0]} to {sizes[-1]} trials" in plain and "stacked" in plain
+    assert len({key for g in groups for key in g["keys"]}) == 144 and all(g["stacked"] for g in groups)
+    off = command(capsys, "plan", QUICKSTART, "--no-probe", "--set", "resources.fuse=off").err
+    assert "144 groups of one trial" in off and "not stacked: resources.fuse: off" in off
+
+
+def test_halving_wants_a_valid_split(capsys, tmp_path):
+    config = tmp_path / "h.yaml"
+    config.write_text("data: {type: npz, name: x, path: x.npz, valid: 0}\nsearch: {scheduler: {type: halving}}\n")
+    np.savez(tmp_path / "x.npz", images=np.full((20, 4, 4), 200, np.uint8))
+    done = command(capsys, "plan", config, "--no-probe", "--set", f"data.path={tmp_path / 'x.npz'}")
+    assert done.code == 2 and "halving ranks on the valid split, and the" in done.err.replace("\n", " ")
+
+
 def test_plan_estimates_from_a_probe_and_knows_what_is_done(capsys, out):
     config, folder = out
     plain = command(capsys, "plan", config, "--out", folder)
@@ -189,7 +208,7 @@ def test_sync_brings_the_ledger_to_mlflow(capsys, out):
         (["status", "{out}/nowhere"], "holds no sweep (no plan.parquet, no points/)"),
         (["ui", "{out}/nowhere"], "holds no sweep"),
         (["export", "{out}/../s.yaml"], "exists and is not a directory"),
-        (["bench", "speed"], "bench: 'speed' is not one of kl, kl_gpu, overhead"),
+        (["bench", "speed"], "bench: 'speed' is not one of early_stopping, kl, kl_gpu, overhead"),
     ],
 )  # fmt: skip
 def test_bad_options_exit_2_and_say_what_is_allowed(capsys, out, args, said):
@@ -260,7 +279,13 @@ def test_overrides_reach_the_trials():
     assert trial.objective == Elbo(beta=3.0) and trial.vae.prior == Binarized(r=0.25)
 
 
-TRIALS = {"quickstart": 144, "binarized_table1": 60, "linear_exact": 5, "zoo": 472}  # of every shipped config
+TRIALS = {
+    "quickstart": 144,
+    "binarized_table1": 60,
+    "linear_exact": 5,
+    "zoo": 472,
+    "search_optuna": 120,
+}  # of every shipped config
 
 
 def test_every_shipped_config_is_counted():

@@ -312,7 +312,32 @@ def test_the_config_they_break_is_good():
             f"search: {{samples: {10**40}}}",
             f"x.yaml:13:19: search.samples: {10**40} is above 100000 (draws per grid cell)",
         ),
+        (
+            "seeds: 2",
+            "resources: {fuse: of}",
+            "x.yaml:13:19: resources.fuse: 'of' is not one of auto, off, a whole number in [1, 4096] - did you mean 'off'?",
+        ),
+        (
+            "seeds: 2",
+            "resources: {fuse: 0}",
+            "x.yaml:13:19: resources.fuse: 0 is not one of auto, off, a whole number in [1, 4096]",
+        ),
+        (
+            "seeds: 2",
+            "search: {scheduler: {type: halvin}}",
+            "x.yaml:13:28: search.scheduler.type: 'halvin' is not one of halving - did you mean 'halving'?",
+        ),
+        (
+            "seeds: 2",
+            "search: {scheduler: {type: halving, eta: 1}}",
+            "x.yaml:13:42: search.scheduler.eta: 1 is not above 1.0 (1 / eta of the configurations pass a rung)",
+        ),
         # pairs that make no sense
+        (
+            "seeds: 2",
+            "search: {scheduler: {type: halving}}\nresources: {workers: 2}",
+            "x.yaml:13:21: search.scheduler: halving trains the trials it compares in one process, and resources.workers is 2 (write workers: 1)",
+        ),
         (
             "lr: 1e-3",
             "momentum: 0.9",
@@ -322,6 +347,21 @@ def test_the_config_they_break_is_good():
 )
 def test_place_and_hint(old: str, new: str, line: str):
     assert said(swap(old, new)) == [line]
+
+
+@pytest.mark.parametrize(
+    ("part", "said_of"),
+    [
+        ("posterior: {grid: [{type: gaussian}, {type: delta}]}", "posterior: {type: delta}"),
+        ("likelihood: {type: gaussian, mode: optimal_per_image}", "likelihood: {type: gaussian}"),
+    ],
+)
+def test_halving_by_a_bound_needs_one(part: str, said_of: str):
+    text = f"vae: {{{part}}}\nobjective: {{type: wae}}\nsearch: {{scheduler: {{type: halving, metric: %s}}}}\n"
+    (line,) = said(text % "elbo_nats")
+    assert "3:45: search.scheduler.metric: ranks by the bound" in line
+    assert f"with {said_of} there is none (write metric: objective" in line
+    assert loads(text % "objective").search.scheduler is not None
 
 
 def test_a_statistic_of_the_whole_batch_is_refused_with_accumulation():

@@ -282,6 +282,8 @@ GOOD = [
     "points: [{}, {vae.latent_dim: 3}]",
     "zip: {train.lr: [0.1, 1], objective.beta: [1, 2]}\nblocks: [{zip: null}, {points: [{train.lr: 1, objective.beta: 3}]}]",
     "train: {grid: [{lr: 0.1}, {clip_norm: {choice: [null, 1]}, lr_schedule: {type: linear, steps: 10}}]}",
+    "resources: {fuse: off}\nsearch: {scheduler: {type: halving, eta: 2.5}}",
+    "resources: {fuse: 64}\nsearch: {scheduler: null}",
 ]
 BAD = [
     "vea: {}",
@@ -311,6 +313,11 @@ BAD = [
     "when: [{if: {train.lr: {not: 1}}, then: {train.samples: 2}}]",
     "points: {train.lr: 1}",
     "points: [{search.seed: 1}]",
+    "resources: {fuse: 0}",
+    "resources: {fuse: 2.5}",
+    "resources: {fuse: on}",
+    "search: {scheduler: {type: halving, grace: 0}}",
+    "search: {scheduler: {type: halving, eta: {grid: [2, 3]}}}",
 ]
 
 

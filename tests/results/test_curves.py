@@ -40,8 +40,8 @@ def test_a_point_is_the_last_epoch_and_seeds_make_a_configuration(tmp_path):
     assert c.knobs == {"r": 0.0, "beta": 1.0, "gamma": None, "p_keep": None, "latent_dim": 2}
 
 
-@pytest.mark.parametrize("status", ["diverged", "failed"])
-def test_what_diverged_or_failed_is_on_no_frontier(tmp_path, status):
+@pytest.mark.parametrize("status", ["diverged", "failed", "stopped"])
+def test_what_did_not_finish_is_on_no_frontier(tmp_path, status):
     finished(tmp_path, trial(0), 5.0, 5.0)
     commit(tmp_path, trial(1, beta=0.5), [measured(1, "test", 1.0, 1.0), measured(1, "valid", 1.0, 1.0)], status)
     assert [c.rate.mean for c in curves.frontier(ledger.load(tmp_path))] == [5.0]

@@ -11,6 +11,8 @@ import pytest
 from driver import Sweep, distvae, write_config
 
 import distvae as api
+from distvae.config import load
+from distvae.results.schema import METRICS
 from distvae.sweeps import cluster
 
 pytestmark = [pytest.mark.sweep, pytest.mark.timeout(420)]
@@ -34,20 +36,23 @@ def children_in_mlflow(out):
     return [r.data.tags["distvae.trial_key"] for r in runs if "distvae.trial_key" in r.data.tags]
 
 
-# Long enough to be killed between two checkpoints, and cheap: one step an epoch, every third evaluated.
+# Two groups, each of three configurations of which halving lets one go on: long enough to be killed between two
+# checkpoints, and cheap: one step an epoch, every hundredth evaluated.
 LONG = """
 name: tiny
-vae: {encoder: {type: mlp, hidden: [16]}, latent_dim: 2}
-train: {epochs: 300, batch_size: 1437}
-evaluate: {every: 3}
-seeds: 4
-resources: {checkpoint_s: 0.3}
+vae: {encoder: {type: mlp, hidden: {grid: [[8], [16]]}}, latent_dim: 2}
+objective: {type: elbo, beta: {grid: [0.1, 1, 4]}}
+train: {epochs: 400, batch_size: 1437}
+evaluate: {every: 100, train_examples: 1}
+search: {scheduler: {type: halving, grace: 20}}
+resources: {checkpoint_s: 0.3, fuse: off}
+engine: torch
 """
 
 
 def test_kill_9_of_the_driver_then_of_a_worker(tmp_path, monkeypatch):
-    """The driver dies after the first commits; the same command goes on, loses a worker in the middle of a trial, and
-    ends well; once more, and there is nothing left to do."""
+    """The driver dies after the first commits; the same command goes on, loses a worker in the middle of a group, and
+    ends well; once more, and there is nothing left to do. Halving stops whom it would have stopped."""
     config, out = tmp_path / "long.yaml", tmp_path / "out"
     config.write_text(LONG)
     with Sweep(config, out) as sweep:
@@ -55,7 +60,7 @@ def test_kill_9_of_the_driver_then_of_a_worker(tmp_path, monkeypatch):
         sweep.end(signal.SIGKILL)
         before = contents(sweep.points())
         assert sweep.all_gone(), sweep.survivors()
-    assert 1 <= len(before) < 4
+    assert 1 <= len(before) < 6
     old = saved(out)
     with Sweep(config, out) as again:
         again.wait_for(lambda: saved(out) - old)  # a trial of this run has saved, and not yet ended
@@ -63,17 +68,38 @@ def test_kill_9_of_the_driver_then_of_a_worker(tmp_path, monkeypatch):
         victim.kill()
         assert again.end(timeout=240) == 0, again.text()
         assert again.all_gone(), again.survivors()
+    assert "2 finished, 4 stopped" in again.text()
     after = contents((out / "points").glob("*.parquet"))
-    assert len(after) == 4
-    assert all(after[name] == blob for name, blob in before.items())
-    assert sorted(s for _, s in ended(out)) == ["finished"] * 4
-    rows = pq.read_table(out / "rd_curve.parquet", columns=["trial_key", "epoch", "split"]).to_pylist()
-    assert len(rows) == len({tuple(r.values()) for r in rows}) == 4 * 3 * 100
+    assert len(after) == 6 and all(after[name] == blob for name, blob in before.items())
+    halved_by_the_rule(config, out)
     keys = children_in_mlflow(out)
-    assert len(keys) == len(set(keys)) == 4
+    assert len(keys) == len(set(keys)) == 6
     monkeypatch.setattr(cluster, "connect", None)  # nothing is left: no Ray, no training
     assert api.sweep(config, out).exit_code == 0
     assert contents((out / "points").glob("*.parquet")) == after
+
+
+def halved_by_the_rule(config, out):
+    """In each group the best of three at epoch 20, by its own committed rows, went on, with the rows of a trial that
+    trained by itself; the others stopped there and kept theirs."""
+    rows = pq.read_table(out / "rd_curve.parquet").to_pylist()
+    assert len(rows) == len({(r["trial_key"], r["epoch"], r["split"]) for r in rows})
+    groups = {}
+    for trial in load(config).trials:
+        groups.setdefault(trial.vae.encoder, {})[trial.key] = trial
+    for trials in groups.values():
+        mine = [r for r in rows if r["trial_key"] in trials]
+        at_20 = {r["trial_key"]: r["elbo_nats"] for r in mine if (r["epoch"], r["split"]) == (20, "valid")}
+        best = max(at_20, key=at_20.__getitem__)
+        epochs = {key: sorted({r["epoch"] for r in mine if r["trial_key"] == key}) for key in trials}
+        assert epochs == {key: [20, 60, 100, 180, 200, 300, 400] if key == best else [20] for key in trials}
+        status = {(r["trial_key"], r["status"]) for r in mine}
+        assert status == {(key, "finished" if key == best else "stopped") for key in trials}
+        found = {(r["epoch"], r["split"]): r for r in mine if r["trial_key"] == best}
+        alone = api.train(trials[best]).rows.to_pylist()
+        assert len(alone) == 3 * 4
+        for row in alone:  # bit for bit
+            assert {k: found[row["epoch"], row["split"]][k] for k in METRICS} == {k: row[k] for k in METRICS}
 
 
 def saved(out):
@@ -81,24 +107,59 @@ def saved(out):
     return set(out.glob("checkpoints/*/ep*/state.json"))
 
 
-def test_ctrl_c_saves_what_runs_and_a_second_sweep_is_refused_meanwhile(tmp_path):
-    config, out = write_config(tmp_path, epochs=4000, seeds=1), tmp_path / "out"
+MIXED = """
+name: tiny
+data: {type: digits}
+vae: {encoder: {type: mlp, hidden: [16]}, latent_dim: {grid: [2, 3]}}
+train: {epochs: 4000, batch_size: 256, optimizer: sgd, lr: {grid: [100.0, 1.0e-3]}}
+resources: {fuse: off}
+"""
+
+
+def test_ctrl_c_saves_what_runs_nan_is_a_result_and_a_trial_that_raises_is_a_failure(tmp_path):
+    """Two trials diverge (lr = 100), two are stopped by Ctrl-C and go on later, one of them only to raise at its end,
+    each time it is tried. Meanwhile a second sweep is refused."""
+    config, out = tmp_path / "mixed.yaml", tmp_path / "out"
+    config.write_text(MIXED)
+    long = [t.key for t in load(config).trials if t.train.lr == 1e-3]
     with Sweep(config, out) as sweep:
-        sweep.wait_for(lambda: sweep.text().count("running") and " 2 running" in sweep.text())
+        sweep.wait_for(lambda: " 2 running · 2 diverged" in sweep.text())
         refused = distvae("sweep", config, "--out", out)
         assert refused.returncode == 5
         assert "is being swept by process" in refused.stderr and "Traceback" not in refused.stderr
-        time.sleep(3)
         assert sweep.end(signal.SIGINT) == 130, sweep.text()
         assert sweep.all_gone(), sweep.survivors()
-    saved = sorted(out.glob("checkpoints/*/ep*/state.json"))
-    epochs = {json.loads(p.read_text())["epoch"] for p in saved}
-    assert len({p.parent.parent for p in saved}) == 2 and min(epochs) > 1
+    before = contents((out / "points").glob("*.parquet"))
+    assert {name[:16] for name in before} == {t.key for t in load(config).trials} - set(long)
+    epochs = {p.parts[-3]: json.loads(p.read_text())["epoch"] for p in sorted(saved(out))}
+    assert set(epochs) == set(long) and min(epochs.values()) > 1
     # The same command goes on from there: with fewer epochs planned than are saved, each trial has only to be committed.
-    again = distvae("sweep", config, "--out", out, "--set", f"train.epochs={min(epochs)}")
-    assert again.returncode == 0, again.stderr
+    poisoned, few = long[0], f"train.epochs={min(epochs.values())}"
+    blocked = out / "checkpoints" / poisoned / "model.safetensors"
+    blocked.mkdir()  # a directory where weights are to be written: an OSError, whoever runs the tests
+    again = distvae("sweep", config, "--out", out, "--set", few)
+    assert again.returncode == 3, again.stderr
+    status = dict(ended(out))
+    assert sorted(status.values()) == ["diverged", "diverged", "failed", "finished"], again.stderr
+    assert status[poisoned] == "failed"
+    text = again.stderr
+    assert f"logs/{poisoned}.jsonl" in text and "is tried again" in text and "failed twice" in text
+    assert "Traceback" not in text  # it is in the log
+    events = [json.loads(line) for line in (out / "logs" / f"{poisoned}.jsonl").read_text().splitlines()]
+    assert [e["event"] for e in events].count("error") == 2  # once, and retried once
+    assert "IsADirectoryError" in next(e["traceback"] for e in events if e["event"] == "error")
     rows = pq.read_table(out / "rd_curve.parquet", columns=["trial_key", "epoch", "split"]).to_pylist()
-    assert len(rows) == len({tuple(r.values()) for r in rows}) >= 2 * 3 * min(epochs)
+    assert len(rows) == len({tuple(r.values()) for r in rows})
+    assert len([r for r in rows if r["trial_key"] == long[1]]) >= 3 * min(epochs.values())
+    # The failed one, and it alone, is run again, and now nothing is in its way.
+    assert json.loads(distvae("plan", config, "--out", out, "--set", few, "--json", "--no-probe").stdout)["left"] == 1
+    blocked.rmdir()
+    half = contents((out / "points").glob("*.parquet"))
+    assert half.items() >= before.items()
+    trial = next(t for t in load(config, [few]).trials if t.key == poisoned)
+    assert api.train(trial, out).status == "finished"
+    after = contents((out / "points").glob("*.parquet"))
+    assert set(after) - set(half) == {f"{poisoned}.1.parquet"} and after.items() >= half.items()
 
 
 @pytest.mark.slow  # below Ray: test_reaper.py
@@ -112,46 +173,3 @@ def test_two_ctrl_c_stop_hard(tmp_path):
         assert sweep.end(signal.SIGINT, timeout=20) == 130
         assert time.monotonic() - started < 15
         assert sweep.all_gone(), sweep.survivors()
-
-
-def test_nan_is_a_result_and_a_trial_that_raises_is_a_failure(tmp_path):
-    """lr = 100 with sgd diverges; a canary file makes one trial raise, each time it is tried."""
-    config = tmp_path / "mixed.yaml"
-    config.write_text(
-        "data: {type: digits}\n"
-        "vae: {encoder: {type: mlp, hidden: [16]}, latent_dim: {grid: [2, 3]}}\n"
-        "train: {epochs: 40, batch_size: 256, optimizer: sgd, lr: {grid: [1.0e-3, 100.0]}}\n"
-    )
-    out = tmp_path / "out"
-    poisoned = poison(config, out)
-    with Sweep(config, out) as sweep:
-        sweep.wait_for(lambda: " 2 running" in sweep.text() or sweep.points())
-        assert sweep.end(timeout=240) == 3, sweep.text()
-        assert sweep.all_gone()
-    status = dict(ended(out))
-    assert sorted(status.values()) == ["diverged", "diverged", "failed", "finished"], sweep.text()
-    assert status[poisoned] == "failed"
-    text = sweep.text()
-    assert f"logs/{poisoned}.jsonl" in text and "is tried again" in text and "failed twice" in text
-    assert "Traceback" not in text  # it is in the log
-    events = [json.loads(line) for line in (out / "logs" / f"{poisoned}.jsonl").read_text().splitlines()]
-    assert [e["event"] for e in events].count("error") == 2  # once, and retried once
-    assert "IsADirectoryError" in next(e["traceback"] for e in events if e["event"] == "error")
-    # The failed one, and it alone, is run again, and now nothing is in its way.
-    (out / "checkpoints" / poisoned / "model.safetensors").rmdir()
-    before = contents((out / "points").glob("*.parquet"))
-    again = distvae("sweep", config, "--out", out)
-    assert again.returncode == 0, again.stderr
-    after = contents((out / "points").glob("*.parquet"))
-    assert set(after) - set(before) == {f"{poisoned}.1.parquet"}
-    assert all(after[name] == blob for name, blob in before.items())
-    assert dict(ended(out))[poisoned] == "finished"
-
-
-def poison(config, out):
-    """A directory where a trial's weights are to be written: an OSError at its end, whoever runs the tests."""
-    from distvae.config import load
-
-    trial = next(t for t in load(config).trials if t.train.lr == 1e-3)
-    (out / "checkpoints" / trial.key / "model.safetensors").mkdir(parents=True)
-    return trial.key

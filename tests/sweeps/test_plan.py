@@ -25,8 +25,8 @@ def test_a_row_per_trial_with_every_knob_and_the_config_itself(tmp_path):
     table = read_plan(tmp_path)
     assert table.equals(written) and table.schema.equals(written.schema, check_metadata=True)
     assert table.schema.metadata == {b"distvae.schema_version": b"1"}
-    assert table.column_names[:8] == [
-        "position", "trial_key", "config_key", "seed", "fusion_group", "epochs", "current", "config_json",
+    assert table.column_names[:9] == [
+        "position", "trial_key", "config_key", "seed", "fusion_group", "epochs", "current", "config_json", "suggested",
     ]  # fmt: skip
     assert table.num_rows == len(study.trials) == 12
     assert table["position"].to_pylist() == list(range(12)) and table["current"].to_pylist() == [True] * 12
@@ -36,7 +36,7 @@ def test_a_row_per_trial_with_every_knob_and_the_config_itself(tmp_path):
         assert trial_from_json(row["config_json"]) == trial and trial_from_json(row["config_json"]).key == trial.key
         for name, value in trial.flat().items():
             assert row[name] == ("[8, 4]" if name == "vae.encoder.hidden" else value), name
-    assert set(table.column_names[8:]) == {n for t in study.trials for n in t.flat()} - {"seed"}
+    assert set(table.column_names[9:]) == {n for t in study.trials for n in t.flat()} - {"seed"}
 
 
 def test_column_types_are_explicit(tmp_path):

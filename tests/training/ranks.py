@@ -22,7 +22,7 @@ def train_on(size: int, jobs: list[dict], tmp: Path) -> list[list[dict]]:
         subprocess.Popen([sys.executable, __file__, str(r), str(size), str(tmp), str(store)], stderr=subprocess.PIPE)
         for r in range(size)
     ]
-    errors = [p.communicate(timeout=400)[1].decode() for p in ranks]
+    errors = [p.communicate(timeout=1700)[1].decode() for p in ranks]
     assert all(p.returncode == 0 for p in ranks), "\n".join(errors)
     return json.loads((tmp / f"rows{size}.json").read_text())
 

@@ -31,7 +31,7 @@ def test_forms_do_the_same_work(bench, net):
     F = bench.F
     work = F.Work(net, (0, 1, 2), "digits")
     ours, serial, vmapped, off = (F.FORMS[n](work) for n in ("ours", "serial eager", "vmap", "off"))
-    ones = [ours.fused.ones[k].vae for k in ours.fused.stacked]
+    ones = [ours.fused.ones[k].vae for k in ours.stacked.keys]
     for model, vae, runner in zip(serial.models, ones, off.runners, strict=True):
         assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in vae.parameters())
         assert all(torch.equal(a, b) for a, b in zip(vae.parameters(), runner.vae.parameters(), strict=True))
@@ -49,10 +49,10 @@ def test_forms_do_the_same_work(bench, net):
     batch = Batch(x=x, noise=Noise(0, torch.tensor(0), ids), total=len(rows))
     one = torch.ones(len(work.slots))
     each = PerTrial(torch.tensor(work.slots), one, one)
-    mine = ours.fused.stack.losses(batch, each, ours.fused.stack.trials[0].objective.draw) / len(rows)
+    mine = ours.stacked.stack.losses(batch, each, ours.stacked.stack.trials[0].objective.draw) / len(rows)
     torch.testing.assert_close(mine.detach(), wanted, rtol=1e-4, atol=0)
     assert (
-        [t.train.lr for t in ours.fused.stack.trials]
+        [t.train.lr for t in ours.stacked.stack.trials]
         == work.lrs
         == [o.param_groups[0]["lr"] for o in serial.optimizers]
     )
@@ -64,7 +64,7 @@ def test_forms_do_the_same_work(bench, net):
     trained = [r.vae for r in off.runners]
     for slot, one in enumerate(trained):
         for name, p in one.named_parameters():
-            stacked = getattr(ours.fused.stack, f"vae/{name}".replace(".", "/"))[slot]
+            stacked = getattr(ours.stacked.stack, f"vae/{name}".replace(".", "/"))[slot]
             torch.testing.assert_close(stacked, p, rtol=1e-3, atol=1e-5)
             assert not torch.equal(p, ones[slot].get_parameter(name))
 

@@ -141,11 +141,11 @@ def test_a_nan_trial_changes_nothing_in_the_others():
     members[2] = replace(members[2], train=replace(members[2].train, lr=99.0))
 
     class Poisoned(Fused):
-        def step_on(self, rows):
-            losses = super().step_on(rows)
+        def step_on(self, stacked, rows):
+            losses = super().step_on(stacked, rows)
             if self.states[members[1].key].step == 3:
                 with torch.no_grad():
-                    self.stack.learning[0][self.stacked.index(members[1].key)] = math.nan
+                    stacked.stack.learning[0][stacked.keys.index(members[1].key)] = math.nan
             return losses
 
     setting = Setting(note=pytest.fail)

@@ -8,6 +8,7 @@ import pytest
 from ranks import train_on
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.timeout(1800)
 BASE = {"train": {"epochs": 2, "batch_size": 200}, "vae": {"encoder": {"type": "mlp", "hidden": [32]}, "latent_dim": 5}}
 DU = {"posterior": {"type": "du", "gamma": 0.7, "p_keep": 0.8}, "prior": {"type": "binarized", "r": 0.5}}
 TRIALS = {
@@ -67,8 +68,13 @@ SLOW_STAGES = {
 }
 SCALED = {"fp16": {"initial_scale_power": 18, "hysteresis": 1, "loss_scale_window": 100}}  # overflows first
 HALVES = {"torch": {}, "zero3": zero(3)}
-SLOW_HALVES = {"zero0": zero(0), "zero1": zero(1), "zero2 offloaded": zero(2, offload_optimizer=CPU)}
-WHOLE_BATCH = {"wae": 3, "tcvae": 2}  # at this ZeRO stage; all of them at all, slow
+SLOW_HALVES = {
+    "zero0": zero(0),
+    "zero1": zero(1),
+    "zero3 in small pieces": SLOW_STAGES["zero3 in small pieces"],
+    "zero2 offloaded": zero(2, offload_optimizer=CPU),
+}
+WHOLE_BATCH = {"wae": 3, "tcvae": 2, "by label": 3}  # at this ZeRO stage; all of them at all, slow
 SLOW_BATCH = (*VARIANTS, "optimal sigma", "learned sigma", "batch capacity")
 
 
@@ -137,7 +143,7 @@ def slow_rows(tmp):
     for name, block in SLOW_HALVES.items():
         jobs[name, "half"] = deepspeed(HALF_DU, {**block, **SCALED})
     jobs |= {("torch", name): {"trial": variant(name), "engine": "torch"} for name in SLOW_BATCH}
-    for stage in (1, 2, 3):
+    for stage in (2, 3):
         jobs |= {(f"stage {stage}", name): deepspeed(variant(name), zero(stage)) for name in SLOW_BATCH}
     for name, block in {**STAGES, **SLOW_STAGES}.items():
         jobs[name, "stopped"] = deepspeed(TRIALS["du"], block, stops=4)
@@ -209,7 +215,7 @@ def test_statistics_of_the_batch_are_global_under_zero(rows, name, size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW_BATCH)
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [2, 3])
 @pytest.mark.parametrize("size", [1, 2])
 def test_every_variant_is_the_same_under_every_stage(slow_rows, stage, name, size):
     assert_same(slow_rows[1, "torch", name], slow_rows[size, f"stage {stage}", name], epochs=1)
