@@ -61,7 +61,7 @@ def test_what_is_left_is_evened_out_anew():
 
 
 def test_nets_are_small_or_on_a_gpu():
-    wide = "vae.encoder={type: mlp, hidden: [129]}"
+    wide = "vae.encoder={type: mlp, hidden: [513]}"
     assert max(sizes(loads(SMALL, [wide]), 1)) == 1
     assert max(sizes(loads(SMALL, [wide, "resources.gpus=0.5"]), 1)) == 36
     assert max(sizes(loads(SMALL, [wide, "resources.fuse=8"]), 1)) == 6  # asked for
