@@ -95,7 +95,7 @@ def _pixels(data: str) -> Tensor:
 
 
 def _mlp(*sizes: int) -> list[nn.Module]:
-    layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
+    layers: list[nn.Module] = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
     return layers[:-1]
 
 
