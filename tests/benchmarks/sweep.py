@@ -263,6 +263,7 @@ def run(
     data = data or ("mnist" if os.environ.get("DISTVAE_DATA") else "digits")
     engines, left_out = _importable(engines)
     load, began, threads = os.getloadavg(), time.monotonic(), torch.get_num_threads()
+    sha = git_sha()  # of what runs, not of what is there when it ends
     torch.set_num_threads(1)
     n = 0 if device == "cuda" else processes if processes is not None else len(os.sched_getaffinity(0))
     workers = [Worker() for _ in range(n if n > 1 else 0)]
@@ -299,7 +300,7 @@ def run(
         "wall_s": time.monotonic() - began,
         "kernels": backend.describe(),
         "versions": {"distvae": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "git_sha": git_sha(),
+        "git_sha": sha,
     }
 
 
