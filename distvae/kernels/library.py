@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distvae.kernels.mapped import by_rule
+
 LIBRARY = torch.library.Library("distvae", "DEF")
 
 
@@ -83,7 +85,9 @@ def define(
             return rule(info, in_dims, *args)
 
     def call(*args: Any) -> Any:
-        return Transformed.apply(*args) if torch._C._are_functorch_transforms_active() else unwrapped(*args)
+        if torch._C._are_functorch_transforms_active():
+            return by_rule(rule, Transformed.apply, *args)
+        return unwrapped(*args)
 
     return call
 

@@ -16,7 +16,10 @@ from distvae.trial import Trial
 MOST_CPU = 16  # trials in a stack
 MOST_GPU = 64  # on one rank's share of a GPU
 HALVED = 64  # trials that halving compares
-PAYS = 128  # hidden units of the widest net that gains from stacking on a CPU
+PAYS = 512  # hidden units of the widest mlp that gains from stacking on a CPU (`distvae bench sweep`: 400 gains 1.5x)
+OUTPUTS = (
+    2  # numbers per pixel of a likelihood there: what a stack of more gains is not measured, and K of it are large
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ def _pays(trial: Trial, gpus: float) -> bool:
     if gpus:
         return True
     nets = [net for net in (trial.vae.encoder, trial.vae.decoder) if net is not None]
+    if trial.vae.likelihood.width((1, 1, 1)) > OUTPUTS:
+        return False
     return all(net.type == "mlp" and max(net.hidden, default=0) <= PAYS for net in nets)
 
 

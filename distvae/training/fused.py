@@ -16,7 +16,7 @@ from torch import Tensor
 
 from distvae.data import load as load_data
 from distvae.kernels import philox
-from distvae.training import checkpoint
+from distvae.training import checkpoint, memory
 from distvae.training.engine import load_module_state, module_state
 from distvae.training.evaluate import Evaluator, Examples, joined
 from distvae.training.group import Setting, State
@@ -67,6 +67,8 @@ class Fused:
         )  # DeepSpeed's step waits for the host
         self.began = False
         self.stacks: dict[tuple[str, ...], Stacked] = {}
+        if self.device == "cpu":
+            memory.keep()
 
     # --- training ---------------------------------------------------------------------------------------------------
 
@@ -205,3 +207,5 @@ class Fused:
         for stacked in self.stacks.values():
             stacked.close()
         self.stacks = {}
+        if self.device == "cpu":
+            memory.give_back()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from distvae.kernels.mapped import by_rule
+
 
 class _Stacked(torch.autograd.Function):
     """`[K, B, i]`, `[K, o, i]`, `[K, o]` or None -> `[K, B, o]`."""
@@ -58,7 +60,8 @@ class StackedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         kind = torch.get_autocast_dtype(input.device.type) if torch.is_autocast_enabled(input.device.type) else None
         args = (input, self.weight, self.bias)
-        return _Mapped.apply(*(a if a is None or kind is None else a.to(kind) for a in args))  # type: ignore[return-value]
+        args = args if kind is None else tuple(a if a is None else a.to(kind) for a in args)
+        return by_rule(_Mapped.vmap, _Mapped.apply, *args)
 
 
 def stackable(module: nn.Module) -> None:

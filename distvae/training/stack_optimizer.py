@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from distvae.trial import Train
@@ -29,7 +28,8 @@ class StackOptimizer(torch.optim.Optimizer):
             self.clip = self.params[0].new_tensor([t.clip_norm for t in trains])
         self.lr: list[float] | list[Tensor] = [t.lr for t in trains]
         self.slots = {name: [torch.zeros_like(p) for p in self.params] for name in self._names()}
-        self.steps = [p.new_zeros(len(trains), dtype=torch.float32) for p in self.params]
+        self.steps = self.params[0].new_zeros(len(self.params), len(trains), dtype=torch.float32)
+        self._views: dict[str, list[tuple[Tensor, ...]]] = {}  # of all but gradients, slot by slot, made once
 
     def _names(self) -> tuple[str, ...]:
         if self.kind == "sgd":
@@ -42,26 +42,32 @@ class StackOptimizer(torch.optim.Optimizer):
         grads: list[Tensor] = [self.params[i].grad for i in live]  # type: ignore[misc]
         if self.clip is not None:
             self._clip(grads)
+        views = self._views or self._slot_views()
         columns = [g.unbind(0) for g in grads]
-        weights = [self.params[i].unbind(0) for i in live]
-        slots = {name: [values[i].unbind(0) for i in live] for name, values in self.slots.items()}
-        steps = [self.steps[i].unbind(0) for i in live]
+        for i in live:
+            self.steps[i].add_(1)
         for k, train in enumerate(self.trains):
-            mine = {name: [v[k] for v in values] for name, values in slots.items()}
-            self._move(k, train, [w[k] for w in weights], [c[k] for c in columns], mine, [s[k] for s in steps])
+            mine = {name: [values[i][k] for i in live] for name, values in views.items()}
+            self._move(k, train, [c[k] for c in columns], mine)
 
-    def _move(self, k: int, train: Train, weights: Any, grads: Any, slots: Any, steps: Any) -> None:
-        common = {"lr": self.lr[k], "weight_decay": train.weight_decay, "maximize": False}
+    def _slot_views(self) -> dict[str, list[tuple[Tensor, ...]]]:
+        values: dict[str, Sequence[Tensor]] = {"weights": self.params, **self.slots, "steps": list(self.steps)}
+        self._views = {name: [v.detach().unbind(0) for v in some] for name, some in values.items()}
+        return self._views
+
+    def _move(self, k: int, train: Train, grads: list[Tensor], mine: dict[str, list[Tensor]]) -> None:
+        weights, lr = mine["weights"], self.lr[k]
         if self.kind == "sgd":
-            buffers = slots.get("momentum_buffer", [None] * len(weights))
+            buffers: list[Any] = [*mine.get("momentum_buffer", [None] * len(weights))]
             sgd(
-                weights, grads, buffers, fused=True, foreach=False,
-                momentum=train.momentum, dampening=0.0, nesterov=False, **common,
+                weights, grads, buffers, fused=True, foreach=False, lr=lr, weight_decay=train.weight_decay,
+                momentum=train.momentum, dampening=0.0, nesterov=False, maximize=False,
             )  # fmt: skip
             return
+        adam: Any = torch._fused_adamw_ if self.kind == "adamw" else torch._fused_adam_
         adam(
-            weights, grads, slots["exp_avg"], slots["exp_avg_sq"], [], steps, fused=True, foreach=False, amsgrad=False,
-            beta1=BETA1, beta2=BETA2, eps=EPS, decoupled_weight_decay=self.kind == "adamw", **common,
+            weights, grads, mine["exp_avg"], mine["exp_avg_sq"], [], mine["steps"], lr=lr, beta1=BETA1, beta2=BETA2,
+            eps=EPS, weight_decay=train.weight_decay, amsgrad=False, maximize=False,
         )  # fmt: skip
 
     def _clip(self, grads: Sequence[Tensor]) -> None:

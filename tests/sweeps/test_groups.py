@@ -61,7 +61,7 @@ def test_what_is_left_is_evened_out_anew():
 
 
 def test_nets_are_small_or_on_a_gpu():
-    wide = "vae.encoder={type: mlp, hidden: [129]}"
+    wide = "vae.encoder={type: mlp, hidden: [513]}"
     assert max(sizes(loads(SMALL, [wide]), 1)) == 1
     assert max(sizes(loads(SMALL, [wide, "resources.gpus=0.5"]), 1)) == 36
     assert max(sizes(loads(SMALL, [wide, "resources.fuse=8"]), 1)) == 6  # asked for
@@ -75,6 +75,7 @@ def test_nets_are_small_or_on_a_gpu():
         (["deepspeed.gradient_accumulation_steps=2"], "gradient accumulation"),
         (["deepspeed.zero_optimization.stage=1"], "ZeRO"),
         (["vae.encoder={type: conv}", "data={type: mnist, root: x}"], "too large to gain on a CPU"),
+        (["vae.likelihood={type: categorical_256}", "data={type: mnist, root: x}"], "too large to gain on a CPU"),
         (["vae.encoder={type: mlp, hidden: {grid: [[1], [2], [3], [4]]}}", "objective.beta=1", "vae.prior={type: normal}",
           "seeds=1"], "no other trial that is left differs"),
     ],
