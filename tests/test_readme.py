@@ -50,4 +50,6 @@ def test_one_file_and_one_line_make_it_a_part(tmp_path):
     assert bad.returncode == 2 and "did you mean 'laplace'?" in bad.stderr.replace("\n", "")
     done = run("-m", "pytest", "-p", "no:cacheprovider", "tests/test_conformance.py", "-k", "likelihood-laplace")
     assert done.returncode == 0 and re.search(r"\[100%\]", done.stdout), done.stdout + done.stderr
-    assert re.match(r"\.{7}s?\s", done.stdout)  # two dtypes, divergence, gradients, YAML, a step, the bound
+    assert re.match(
+        r"\.{7}s\.\s|\.{9}\s", done.stdout
+    )  # two dtypes, divergence, gradients, YAML, a step, bound, GPU, stack

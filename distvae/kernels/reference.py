@@ -29,8 +29,8 @@ def _mul(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
     return (p >> 32) & _MASK, p & _MASK
 
 
-def words(seed: Tensor, step: Tensor, index: Tensor, *, stream: int, sample: int, dim: int) -> Tensor:
-    """Philox-4x32-10 words `[K, B, dim]` (int64 in [0, 2^32)) of seeds and steps `[K]` and ids `index` `[B]` or `[K,
+def words(seed: Tensor, step: Tensor, index: Tensor, *, stream: int, sample: int | Tensor, dim: int) -> Tensor:
+    """Philox-4x32-10 words `[K, B, dim]` (int64 in [0, 2^32)) of seeds, steps (and samples) `[K]` and ids `index` `[B]` or `[K,
     B]`; see kernels/philox.py."""
     k, blocks = seed.shape[0], -(-dim // 4)
     index = index.expand(k, index.shape[-1]) if index.dim() == 1 else index
@@ -38,7 +38,7 @@ def words(seed: Tensor, step: Tensor, index: Tensor, *, stream: int, sample: int
     block = torch.arange(blocks, device=seed.device) + (stream << 24)
     a = (index & _MASK)[:, :, None].expand(shape)
     b = (step & _MASK)[:, None, None].expand(shape)
-    c = torch.full(shape, sample & _MASK, dtype=torch.int64, device=seed.device)
+    c = torch.as_tensor(sample, device=seed.device).reshape(-1, 1, 1).expand(shape) & _MASK
     d = block.expand(shape) & _MASK
     k0, k1 = (seed & _MASK)[:, None, None], ((seed >> 32) & _MASK)[:, None, None]
     for _ in range(10):
@@ -66,9 +66,11 @@ def noise(
     dtype: torch.dtype,
 ) -> Tensor:
     """Normals or uniforms `[K, B, samples, dim]` of seeds and steps `[K]` and ids `[B]` or `[K, B]`."""
-    padded = -(-dim // 4) * 4
-    drawn = [words(seed, step, index, stream=stream, sample=s, dim=padded) for s in range(samples)]
-    w = torch.stack(drawn, 2) if drawn else index.new_zeros(len(seed), index.shape[-1], 0, padded)
+    padded, k = -(-dim // 4) * 4, seed.shape[0]
+    index = index.expand(k, index.shape[-1]) if index.dim() == 1 else index
+    every = torch.arange(samples, device=seed.device).repeat(k)
+    each = (t.repeat_interleave(samples, 0) for t in (seed, step, index))
+    w = words(*each, stream=stream, sample=every, dim=padded).unflatten(0, (k, samples)).transpose(1, 2)
     u = normals(w) if normal else (w.double() + 0.5) * 2.0**-32
     return u[..., :dim].to(dtype).contiguous()
 

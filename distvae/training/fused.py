@@ -62,9 +62,6 @@ class Fused:
         }
         whole = first.evaluate.train_examples >= len(data.train)
         self.examples = shared["train"] if whole else Examples(first, data.train, self.device)
-        self.records = (
-            self.device.startswith("cuda") and setting.engine == "torch"
-        )  # DeepSpeed's step waits for the host
         self.began = False
         self.stacks: dict[tuple[str, ...], Stacked] = {}
         if self.device == "cpu":

@@ -42,9 +42,7 @@ class Stacked:
         self.seeds = torch.tensor([t.seed for t in trials], dtype=torch.int64, device=self.device)
         train, block = trials[0].train, setting.deepspeed
         self.engine = make_engine(setting.engine, self.stack, train, setting.world, block, self.optimizer)
-        self.records = (
-            self.device.startswith("cuda") and setting.engine == "torch"
-        )  # DeepSpeed's step waits for the host
+        self.records = self.device != "cpu" and setting.engine == "torch"  # DeepSpeed's step waits for the host
         self.recorded: dict[int, Recorded] = {}  # by batch size
 
     def step(self, rows: Tensor, step: int) -> Tensor:
@@ -53,13 +51,10 @@ class Stacked:
         if recorded is None:
             inputs = Inputs(len(rows), len(self.keys), self.trials[0].dtype, self.device)
             recorded = self.recorded[len(rows)] = Recorded(inputs, self._run)
-        recorded.inputs.fill(
-            rows,
-            step,
-            [t.objective.factor(step) for t in self.trials],
-            [t.objective.warm(step) for t in self.trials],
-            [t.train.lr * t.train.lr_schedule(step) for t in self.trials],
-        )
+        lr = [t.train.lr * t.train.lr_schedule(step) for t in self.trials]
+        factor, warm = zip(*((t.objective.factor(step), t.objective.warm(step)) for t in self.trials), strict=True)
+        recorded.inputs.fill(rows, step, factor, warm, lr)
+        self.optimizer.lr = list(recorded.inputs.lr.unbind(0)) if self.records else lr
         return recorded() if self.records else self._run(recorded.inputs)
 
     def _run(self, inputs: Inputs) -> Tensor:
@@ -69,7 +64,6 @@ class Stacked:
         noise, samples = Noise(0, inputs.step, ids), trial.train.samples
         batch = Batch(x=x, y=y, noise=noise, total=n, samples=samples, dataset=self.dataset)
         losses = self.stack.losses(batch, PerTrial(self.seeds, inputs.factor, inputs.warm), trial.objective.draw)
-        self.optimizer.lr = list(inputs.lr.unbind(0)) if self.records else inputs.lr.tolist()
         self.engine.backward((losses * (1.0 / n)).sum())
         self.engine.step(0.0)
         self.stack.project(self.engine)

@@ -325,7 +325,7 @@ def test_the_config_they_break_is_good():
         (
             "seeds: 2",
             "search: {scheduler: {type: halvin}}",
-            "x.yaml:13:28: search.scheduler.type: 'halvin' is not one of halving - did you mean 'halving'?",
+            "x.yaml:13:28: search.scheduler.type: 'halvin' is not one of halving, asha, median, hyperband - did you mean 'halving'?",
         ),
         (
             "seeds: 2",

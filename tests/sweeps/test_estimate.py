@@ -159,8 +159,8 @@ def test_the_largest_kind_is_probed_first_and_then_those_unlike_it():
 def test_memory_is_that_of_the_largest_groups_at_a_time():
     assert needed(100, [1, 9, 5, 7], 2, 1) == 2 * 100 + 9 + 7
     assert needed(100, [1], 4, 3) == 3 * (100 + 1)
-    before = memory.resident()
     memory.reset_peak()
+    before = memory.resident()
     held = b"x" * 80_000_000
     del held
     assert 70e6 < memory.peak() - before < 120e6 and memory.machine() > before

@@ -148,6 +148,7 @@ def test_a_search_plans_launches_tells_and_is_replayed(tmp_path, run):
     assert len(before) == 3 and len(list((tmp_path / "points").iterdir())) == 6
 
 
+@pytest.mark.slow  # the parts: test_optuna.py, test_schedulers.py
 def test_a_search_with_asha_plans_before_it_launches_and_is_told_what_a_stopped_trial_had_reached(tmp_path, run):
     """A rung at epoch 1: who is below the median of those before stops there."""
     values = [(2, 1.0, 1), (4, 1.0, 0), (3, 1.0, 0), (4, 0.9, 1)]

@@ -31,10 +31,10 @@ LEFT = {"zero_optimization": {"stage": 2, "offload_optimizer": CPU}}
 RIGHT = {"zero_optimization": {"stage": 3, "offload_param": CPU, "stage3_param_persistence_threshold": 0}}
 
 
-def test_gangs_meet_on_ports_that_the_system_picks(monkeypatch):
+def test_gangs_meet_on_ports_that_the_system_picks(monkeypatch, tmp_path):
     monkeypatch.setenv("MASTER_PORT", "29500")  # where everybody would meet by default
     plain = Rank.__ray_metadata__.modified_class
-    job = {"cwd": os.getcwd(), "local": True, "threads": 1}
+    job = {"cwd": os.getcwd(), "out": str(tmp_path), "local": True, "threads": 1}
     gangs = [plain(0, 2, job) for _ in range(3)]
     addresses = [g.open_store() for g in gangs]
     assert {host for host, _ in addresses} == {"127.0.0.1"}

@@ -125,6 +125,7 @@ train: {epochs: 3, batch_size: 100}
 """
 
 
+@pytest.mark.slow  # below Ray: test_workers.py
 def test_two_workers_give_the_curve_of_one(tmp_path):
     """DU-VAE: batch statistics span the workers; 1437 examples in batches of 100 leave 37, unevenly split."""
     from distvae.config import load
