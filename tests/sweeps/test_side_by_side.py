@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from driver import Sweep, distvae
+from safetensors.torch import load_file
 
 import distvae as api
 from distvae.config import load
 from distvae.sweeps import cluster
 from distvae.sweeps.rank import Rank
+from distvae.vae import Vae
 
 PAIR = """
 data: {type: digits}
@@ -78,7 +80,9 @@ def test_two_sweeps_at_once(tmp_path, monkeypatch):
             for m in ("rate_nats", "distortion_nats", "objective"):
                 x, y = e[m], at[e["epoch"], e["split"]][m]
                 assert abs(x - y) <= tolerance * max(1.0, abs(x)), (name, e["epoch"], e["split"], m, x, y)
-        assert (tmp_path / name / "checkpoints" / trial.key / "model.safetensors").stat().st_size > 20_000
+        weights = load_file(tmp_path / name / "checkpoints" / trial.key / "model.safetensors")
+        whole = {n: p.shape for n, p in Vae(trial.vae, (1, 8, 8)).state_dict().items()}
+        assert {n: p.shape for n, p in weights.items()} == whole  # gathered from the ranks
         assert load(tmp_path / name / "sweep.yaml").deepspeed == (LEFT if name == "left" else RIGHT)
     assert not (tmp_path / "compiled").exists()
 
