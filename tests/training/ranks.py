@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,3 +85,5 @@ def run(job: dict, world) -> Runner:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+    sys.stderr.flush()
+    os._exit(0)  # gloo's threads may still run when the interpreter goes, which ends the process with an abort
