@@ -87,9 +87,9 @@ class Evaluator:
             rows = []
             for point, beta in enumerate(self.trial.objective.grid()):
                 if self.trial.vae.likelihood.calibrated:
-                    self.vae.likelihood.calibrate(self._measure("train", beta).mse.mean())
+                    self.vae.likelihood.calibrate(self.measure("train", beta).mse.mean())
                 for name in self.splits:
-                    m = self._measure(name, beta) if measured is None else measured[name]
+                    m = self.measure(name, beta) if measured is None else measured[name]
                     row = {"epoch": epoch, "step": step, "point": point, **self._row(name, m, beta, step)}
                     if name == "train" and self.trial.evaluate.gradient_draws:
                         row |= self._gradient(beta, step)
@@ -98,7 +98,7 @@ class Evaluator:
         finally:
             self.vae.train(training)
 
-    def _measure(self, name: str, beta: float | None) -> Measured:
+    def measure(self, name: str, beta: float | None) -> Measured:
         """The whole split, every rank's shard gathered: float64 `[N]`, ... on the CPU."""
         split, parts = self.splits[name], []
         mine = self.world.shard(np.arange(len(split)))

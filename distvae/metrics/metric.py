@@ -1,0 +1,48 @@
+"""What every metric states about itself, and what it returns.
+
+A metric is measured once, of an ended trial, on whole splits; its values are columns of the curve table. What cannot be
+measured (no labels, no density) is null, and the log says why: never a number that means something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from distvae.part import Hyper, Part
+
+if TYPE_CHECKING:
+    from distvae.metrics.subject import Subject
+    from distvae.trial import Trial
+
+Splits = Annotated[tuple[Literal["train", "valid", "test"], ...], Hyper(doc="splits it is measured on")]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the curve table. Its name says what a reader must not mistake (the feature net, the labels used)."""
+
+    name: str
+    unit: str  # "" if it has none
+    doc: str
+    whole: bool = False  # a whole number
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricPart(Part):
+    """Base of the metrics: `type`, knobs, columns, and `measure`."""
+
+    type: str
+    splits: Splits = ("test",)
+
+    def columns(self, trial: Trial) -> tuple[Column, ...]:
+        """What `measure` returns, in order."""
+        raise NotImplementedError
+
+    def why_not(self, subject: Subject) -> str | None:
+        """Why it has no value for this model or data, in words for the user; None if it has one."""
+        return None
+
+    def measure(self, subject: Subject, split: str) -> Mapping[str, float | int | None]:
+        """Its columns on one split. Only called where `why_not` is None."""
+        raise NotImplementedError
