@@ -89,6 +89,26 @@ def status(out: Out, as_json: Json = False) -> None:
     emit(view) if as_json else render_status(view, err)
 
 
+@app.command("eval")
+def evaluate(
+    out: Out,
+    metrics: Annotated[
+        str | None, typer.Option(help="names with commas between, or a YAML list; default: the sweep's `metrics:`")
+    ] = None,
+    trial: Annotated[list[str] | None, typer.Option(help="key of a trial, or its first digits; default: all")] = None,
+    again: Annotated[bool, typer.Option(help="measure again what has been measured")] = False,
+    address: Annotated[str | None, typer.Option(help="a running Ray cluster; default: one of our own")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure trials that have ended, from their kept weights: more columns of the curve."""
+    from distvae.results.evaluation import evaluate as run
+    from distvae.results.evaluation import render
+
+    view = run(existing(out), metrics, trial or (), again=again, address=address, say=say)
+    emit(view) if as_json else render(view, err)
+    raise typer.Exit(3 if view["failed"] else 0)
+
+
 @app.command()
 def export(
     out: Out,

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from distvae import deepspeed_options
 from distvae.part import Part
 from distvae.rules import refusals, unfit
-from distvae.study import Resources, Search, Study, Tracking
+from distvae.study import Measured, Resources, Search, Study, Tracking
 from distvae.sweeps import space
 from distvae.sweeps.block import Space
 from distvae.sweeps.explain import explain, impossible, one_of, unknown_key
@@ -35,7 +35,7 @@ __all__ = ["ConfigError", "Loader", "load", "loads", "reader", "trial_from_data"
 
 SECTIONS: dict[str, type[Part]] = {"search": Search, "resources": Resources, "tracking": Tracking}
 ENGINES = ("deepspeed", "torch")
-TOP = ("name", *SPACE, *BESIDE, "blocks", "seeds", *SECTIONS, "engine", "deepspeed")
+TOP = ("name", *SPACE, *BESIDE, "blocks", "seeds", *SECTIONS, "metrics", "engine", "deepspeed")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 P = TypeVar("P", bound=Part)
 
@@ -90,6 +90,19 @@ def _valid(hint: Any, value: Any) -> bool:
     except ValidationError:
         return False
     return True
+
+
+def metrics(text: str) -> tuple[Any, ...]:
+    """The metrics of an option: names with commas between, or a YAML list. Raises ConfigError."""
+    label, problems = "--metrics", list[str]()
+    node = parse(text, lambda line, column: label, problems, "metrics") or Node(None, label)
+    if isinstance(node.value, str):
+        node = Node([Node(name.strip(), label) for name in node.value.split(",")], label)
+    loader = Loader(Node({"metrics": node}, label, {"metrics": label}), label, "", problems)
+    found = loader.metrics()
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def chosen(menu: type[Part], field: str, what: str | dict[str, Any], label: str) -> Any:
@@ -158,7 +171,7 @@ class Loader:
             self.note(self.root.keys[key], printable(key), unknown_key(key, TOP))
         name, seeds, engine = self.name(), self.seeds(), self.engine()
         sections = {key: self.section(key, part) for key, part in SECTIONS.items()}
-        deepspeed = self.deepspeed()
+        deepspeed, metrics = self.deepspeed(), self.metrics()
         search: Search = sections["search"]
         configurations, draws = self.space, space.Draws(search.seed, search.samples)
         suggests = search.algorithm is not None  # then nothing is expanded
@@ -169,7 +182,8 @@ class Loader:
         assert configurations is not None
         found = ((), 0, 0) if suggests else self.trials(configurations, draws, search, seeds)
         source = self if suggests else None
-        study = Study(name, *found, engine, deepspeed, **sections, resolved=self.resolved(name), source=source)
+        told = {"metrics": metrics, "resolved": self.resolved(name), "source": source}
+        study = Study(name, *found, engine, deepspeed, **sections, **told)
         for path, why in unfit(study):
             self.note(self.root.find(tuple(path.split(".")))[0].at, path, why)
         self.refuse()
@@ -247,6 +261,20 @@ class Loader:
         if node is None or not self.unswept(node, key, why):
             return part()
         return self.validate(part, node, key) or part()
+
+    def metrics(self) -> tuple[Any, ...]:
+        """What is measured of ended trials: each a type, or a mapping with one."""
+        node = self.get("metrics")
+        if node is None or not self.unswept(node, "metrics", "all are measured, so there is nothing to sweep"):
+            return ()
+        items = node.value if isinstance(node.value, list) else [node]
+        found = []
+        for item in items:
+            tagged = Node({"type": item}, item.at, {"type": item.at}) if isinstance(item.value, str) else item
+            one = self.validate(Measured, Node({"metrics": tagged}, item.at, {"metrics": item.at}))
+            if one is not None:
+                found.append(one.metrics)
+        return tuple(found)
 
     def deepspeed(self) -> dict[str, Any]:
         """The block, which may be in a JSON file: then it takes its place in the tree."""

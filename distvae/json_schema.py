@@ -7,6 +7,7 @@ from typing import Any
 
 from distvae.config import ENGINES, NAME, SECTIONS, adapter
 from distvae.deepspeed_options import OPTIONS
+from distvae.study import Measured
 from distvae.sweeps.names import SPACE, STEP
 from distvae.trial import Trial
 
@@ -41,6 +42,7 @@ def schema() -> dict[str, Any]:
         },
         "seeds": {"anyOf": [{"type": "integer", "minimum": 1}, many], "description": "seeds 0..n-1, or a list"},
         **{key: {"$ref": f"#/$defs/{part.__name__}"} for key, part in SECTIONS.items()},
+        "metrics": _metrics(defs),
         "engine": {"enum": list(ENGINES), "description": "what a trial is trained by"},
         "deepspeed": {"anyOf": [file, _options(OPTIONS)], "description": "DeepSpeed's options"},
     }
@@ -52,6 +54,15 @@ def schema() -> dict[str, Any]:
         "properties": {key: {"anyOf": [value, {"type": "null"}]} for key, value in top.items()},
         "$defs": defs,
     }
+
+
+def _metrics(defs: dict[str, Any]) -> dict[str, Any]:
+    """A list of metrics, each its type or a mapping."""
+    own = adapter(Measured).json_schema()
+    defs |= own.pop("$defs")
+    metric = own["properties"]["metrics"]
+    items = {"anyOf": [{"enum": sorted(metric["discriminator"]["mapping"])}, metric]}
+    return {"type": "array", "items": items, "description": metric["description"]}
 
 
 def _beside() -> dict[str, Any]:

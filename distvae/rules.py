@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, get_args
 
+from distvae.metrics.metric import clash
+
 if TYPE_CHECKING:
     from distvae.study import Study
     from distvae.trial import Trial
@@ -146,6 +148,8 @@ def _optimizer(trial: Trial) -> Iterator[Refusal]:
 def unfit(study: Study) -> Iterator[Refusal]:
     """(dotted field, reason) of each way in which the trials do not go with how they are to be run."""
     scheduler, algorithm = study.search.scheduler, study.search.algorithm
+    if study.trials and (why := clash(study.metrics, study.trials[0])):
+        yield "metrics", why
     if scheduler is None:
         return
     if algorithm is not None and scheduler.type in ("halving", "hyperband"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from distvae.metrics import Metric
 from distvae.part import Hyper, Part
 from distvae.sweeps.algorithms import Optuna
 from distvae.sweeps.schedulers import Asha, HyperBand, Median
@@ -76,6 +77,13 @@ class Tracking(Part):
     uri: Annotated[str | None, Hyper(doc="MLflow tracking URI; default: SQLite in OUT/mlflow.db")] = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured(Part):
+    """One metric of `metrics:`."""
+
+    metrics: Annotated[Metric, Hyper(doc="what is measured of trials that have ended")]
+
+
 @dataclass(frozen=True)
 class Study:
     """The trials of one YAML file, in order, duplicates removed."""
@@ -89,5 +97,6 @@ class Study:
     resources: Resources = field(default_factory=Resources)
     search: Search = field(default_factory=Search)
     tracking: Tracking = field(default_factory=Tracking)
+    metrics: tuple[Metric, ...] = ()  # what is measured of trials that have ended
     source: Loader | None = None  # what a search algorithm chooses from; then `trials` are those chosen so far
     resolved: str = ""  # the YAML as it was understood, `--set` included: OUT/sweep.yaml

@@ -5,9 +5,9 @@ measured (no labels, no density) is null, and the log says why: never a number t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from distvae.part import Hyper, Part
 
@@ -35,6 +35,8 @@ class MetricPart(Part):
     type: str
     splits: Splits = ("test",)
 
+    version: ClassVar[int] = 1  # of its mathematics: what was measured by an older one is measured again
+
     def columns(self, trial: Trial) -> tuple[Column, ...]:
         """What `measure` returns, in order."""
         raise NotImplementedError
@@ -46,3 +48,14 @@ class MetricPart(Part):
     def measure(self, subject: Subject, split: str) -> Mapping[str, float | int | None]:
         """Its columns on one split. Only called where `why_not` is None."""
         raise NotImplementedError
+
+
+def clash(metrics: Sequence[MetricPart], trial: Trial) -> str | None:
+    """Why these metrics cannot stand side by side: two of them give one column. None if they can."""
+    seen: dict[str, str] = {}
+    for m in metrics:
+        for column in m.columns(trial):
+            if column.name in seen:
+                return f"{seen[column.name]} and {m.type} both give the column {column.name} (leave one out)"
+            seen[column.name] = m.type
+    return None

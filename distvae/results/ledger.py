@@ -19,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from distvae.files import replacing
+from distvae.results import measurements
 from distvae.results.schema import SCHEMA
 
 POINTS, QUARANTINE = "points", "quarantine"
@@ -60,13 +61,13 @@ def commit(out: Path, table: pa.Table) -> Path:
     target = path(out, key, attempt)
     if target.exists() and _read(target) is not None:
         return target
-    return write(table, target)
+    return write(table.cast(SCHEMA) if table.schema != SCHEMA else table, target)
 
 
 def write(table: pa.Table, target: Path) -> Path:
     """A Parquet file, whole or not at all, with page checksums."""
     with replacing(target) as f:
-        pq.write_table(table.cast(SCHEMA) if table.schema != SCHEMA else table, f, write_page_checksum=True)
+        pq.write_table(table, f, write_page_checksum=True)
     return target
 
 
@@ -115,7 +116,7 @@ def history(out: Path, key: str) -> History | None:
 
 def load(out: Path, keys: Collection[str] | None = None) -> pa.Table:
     """Every sound committed row (of the trials `keys`), merged over attempts, ordered by (trial_key, epoch, split,
-    point). Reads only; damaged files are left to `scan`."""
+    point), with what was measured later joined. Reads only; damaged files are left to `scan`."""
     found = sorted(((_identity(f), t) for f, t in _files(out, keys) if t is not None), key=lambda item: item[0])
     seen: set[tuple[str, int, str, int]] = set()
     kept = []
@@ -135,7 +136,7 @@ def load(out: Path, keys: Collection[str] | None = None) -> pa.Table:
     ordered = _plain(table.select([c for c, _ in order]).append_column("row", pa.array(range(len(table))))).sort_by(
         order
     )
-    return table.take(ordered["row"]).unify_dictionaries()
+    return measurements.join(out, table.take(ordered["row"]).unify_dictionaries())
 
 
 def export(out: Path, fmt: str = "parquet", to: Path | None = None) -> Path:

@@ -4,8 +4,11 @@ per (trial, epoch, split, point)."""
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import pyarrow as pa
+
+from distvae.trial import KNOBS
 
 SCHEMA_VERSION = "1"
 _TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -65,6 +68,31 @@ SCHEMA = pa.schema(
         "distvae.units": json.dumps({name: unit for name, _, unit, _ in _COLUMNS if unit}),
     },
 )
-METRICS = [
-    name for name, kind, unit, _ in _COLUMNS if kind == _F and name not in ("r", "beta", "gamma", "p_keep", "wall_s")
-] + ["active_units"]
+_GIVEN = {"seed", "attempt", "n_examples", "epoch", "step", "point", *KNOBS, "wall_s"}  # numbers that are no metrics
+
+
+def metric_names(table: pa.Table) -> list[str]:
+    """The columns that hold metrics: those of every sweep, and those that were measured later."""
+    return [f.name for f in table.schema if is_metric(f.name) and (f.type == _F or pa.types.is_integer(f.type))]
+
+
+def is_metric(name: str) -> bool:
+    """Is a column of numbers a metric? Knobs, counters and times are not."""
+    return name not in _GIVEN
+
+
+def unit_of(table: pa.Table, name: str) -> str:
+    """`nats/example`; "" if it has none."""
+    return (table.schema.field(name).metadata or {}).get(b"unit", b"").decode()
+
+
+def whole(columns: Mapping[str, pa.Field]) -> pa.Schema:
+    """The curve's schema with more columns at its end; those that it has already stay."""
+    more = [f for name, f in columns.items() if name not in SCHEMA.names]
+    units = json.loads(SCHEMA.metadata[b"distvae.units"])
+    units |= {f.name: (f.metadata or {}).get(b"unit", b"").decode() for f in more}
+    told = {**SCHEMA.metadata, b"distvae.units": json.dumps({k: u for k, u in units.items() if u}).encode()}
+    return pa.schema([*SCHEMA, *more], metadata=told)
+
+
+METRICS = metric_names(SCHEMA.empty_table())

@@ -24,7 +24,7 @@ import pyarrow as pa
 from distvae.files import replacing
 from distvae.results import ledger
 from distvae.results.curves import trial_status
-from distvae.results.schema import METRICS
+from distvae.results.schema import is_metric
 from distvae.trial import Trial
 
 KEY, STATUS, SWEEP_ID = "distvae.trial_key", "distvae.status", "distvae.sweep_id"
@@ -145,10 +145,10 @@ class Store:
         from mlflow.entities import Metric
 
         points = [
-            Metric(f"{r['split']}/{name}{_at(r)}", float(r[name]), self.zero + int(r["step"]), int(r["epoch"]))
+            Metric(f"{r['split']}/{name}{_at(r)}", float(value), self.zero + int(r["step"]), int(r["epoch"]))
             for r in rows
-            for name in METRICS
-            if r.get(name) is not None
+            for name, value in r.items()
+            if isinstance(value, int | float) and is_metric(name)
         ]
         for at in range(0, len(points), 1000):
             self.client.log_batch(self.children[key], metrics=points[at : at + 1000])

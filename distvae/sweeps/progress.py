@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -82,6 +82,9 @@ class Progress:
             parts.append(f"best valid ELBO {elbo:.2f} nats ({measure}; {label})")
         return " · ".join(parts)
 
+    def details(self) -> list[str]:
+        return [f"{key}  epoch {epoch}/{epochs}" for key, (epoch, epochs) in list(self.running.items())[:8]]
+
 
 def duration(seconds: float) -> str:
     """`4m 05s`"""
@@ -90,10 +93,21 @@ def duration(seconds: float) -> str:
     return f"{hours}h {m:02d}m" if hours else f"{m}m {s:02d}s" if m else f"{s}s"
 
 
-class Display:
-    """Draws a `Progress` until closed, from a thread of its own."""
+class Shown(Protocol):
+    """What a `Display` draws."""
 
-    def __init__(self, progress: Progress, console: Console | None = None, *, shown: bool = True):
+    @property
+    def total(self) -> int: ...
+    @property
+    def ended(self) -> int: ...
+    def line(self) -> str: ...
+    def details(self) -> list[str]: ...
+
+
+class Display:
+    """Draws a `Progress` until closed, from a thread of its own. `progress` may be replaced while it does."""
+
+    def __init__(self, progress: Shown, console: Console | None = None, *, shown: bool = True):
         self.progress, self.shown = progress, shown
         self.console = console or Console(stderr=True)
         self._stop = threading.Event()
@@ -136,6 +150,6 @@ class Display:
         bar = Text("█" * full, style="green") + Text("─" * (width - full), style="dim")
         grid.add_row(bar, f"{p.ended}/{p.total}")
         grid.add_row(Text(p.line(), overflow="fold"))
-        for key, (epoch, epochs) in list(p.running.items())[:8]:
-            grid.add_row(Text(f"  {key}  epoch {epoch}/{epochs}", style="dim"))
+        for detail in p.details():
+            grid.add_row(Text(f"  {detail}", style="dim"))
         return grid

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from distvae.kernels import backend
 from distvae.results import ledger, rows
 from distvae.results.provenance import git_sha
 from distvae.study import Study
-from distvae.sweeps import cluster, overhead, searching
+from distvae.sweeps import cluster, measure, overhead, searching
 from distvae.sweeps.groups import GroupPlan, most, partition
 from distvae.sweeps.lock import hold_out
 from distvae.sweeps.plan import write_plan
@@ -46,6 +46,7 @@ class Outcome:
     )  # trial key -> finished | stopped | diverged | failed, of the plan
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
+    unmeasured: int = 0  # trials of which a metric could not be measured: it raised
     ran: list[str] = field(default_factory=list)  # trials that ended in this run
     first: tuple[float, float] | None = None  # `overhead.mark` when the first group started,
     last: tuple[float, float] | None = None  # and when the last trial ended
@@ -55,7 +56,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        return 130 if self.interrupted else 3 if self.count("failed") else 0
+        return 130 if self.interrupted else 3 if self.count("failed") or self.unmeasured else 0
 
 
 def is_over(trial: Trial, status: str, epoch: int) -> bool:
@@ -111,7 +112,7 @@ def sweep(study: Study, out: Path, *, address: str | None = None, display: bool 
         with Display(progress, shown=display and (bool(todo) or more > 0)) as shown:
             for line in damaged:
                 shown.say(line)
-            driver = _Driver(study, out, todo, outcome, progress, shown.say, address)
+            driver = _Driver(study, out, todo, outcome, progress, shown, address)
             driver.past, driver.suggestions = ended, suggestions
             driver.run(more)
         study = driver.study
@@ -131,11 +132,11 @@ class _Driver:
         todo: list[tuple[Trial, dict[str, Any]]],
         outcome: Outcome,
         progress: Progress,
-        say: Callable[[str], None],
+        shown: Display,
         address: str | None,
     ):
         self.study, self.out, self.outcome = study, out.absolute(), outcome
-        self.progress, self.say, self.address = progress, say, address
+        self.progress, self.shown, self.say, self.address = progress, shown, shown.say, address
         self.trials = {t.key: t for t, _ in todo}
         self.tasks = {task["key"]: task for _, task in todo}
         self.ended: set[str] = set()  # trials whose end we heard of
@@ -150,9 +151,11 @@ class _Driver:
         """Train what is left, and as many suggestions `more`."""
         self.tracker.open()
         try:
-            if self.tasks or more > 0:
+            if self.tasks or more > 0 or self._unmeasured():
                 with self._signals(), cluster.connect(self.address, self._cpus()) as ray:
-                    self._fit(ray)
+                    if self.tasks or more > 0:
+                        self._fit(ray)
+                    self._measure(ray)
         finally:
             for key in list(self.progress.running):
                 self.tracker.end(key, "interrupted")
@@ -161,6 +164,26 @@ class _Driver:
                 self.outcome.notes.append(
                     f"MLflow did not take {lost} events; nothing is lost: run `distvae sync {self.out}` when it is back"
                 )
+
+    def _unmeasured(self) -> list[measure.Task]:
+        return measure.tasks(self.out, self.study.trials, self.study.metrics)
+
+    def _measure(self, ray: cluster.Cluster) -> None:
+        """`metrics:` of what has ended; weights that were kept for them alone go."""
+        todo = [] if self.draining.is_set() else self._unmeasured()
+        if not todo:
+            return
+        measuring = self.shown.progress = measure.Measuring(len(todo))
+        self.say(f"measuring {', '.join(m.type for m in self.study.metrics)} of {len(todo)} trials")
+
+        def measured(task: measure.Task) -> None:
+            self.tracker.rows(task.trial.key, measure.rows(self.out, task))
+            if self.study.resources.keep == "none" and task.trial.key not in measuring.failed:
+                checkpoint.prune(self.out / "checkpoints" / task.trial.key, "none")
+
+        measure.run(ray, self.out, todo, self.study.resources, measuring, stop=self.draining, measured=measured)
+        self.outcome.notes += measure.told(self.out, measuring)
+        self.outcome.unmeasured = len(measuring.failed)
 
     def _cpus(self) -> int | None:
         """HyperBand's paused groups would count against a number of groups at a time, so its cores are limited."""
@@ -304,7 +327,7 @@ class _Driver:
             "gpus": r.gpus,
             "checkpoint_s": r.checkpoint_s,
             "most": most(self.study),
-            "keep": r.keep,
+            "keep": "weights" if r.keep == "none" and self.study.metrics else r.keep,
             "halving": as_data(scheduler) if halving else None,
             "metric": scheduler.metric if scheduler is not None and not halving else None,
             "local": local,

@@ -1,0 +1,196 @@
+"""Measuring trials that have ended, from their kept weights: at a sweep's end (`metrics:` in its YAML) and by
+`distvae eval`. One Ray task a trial; what has been measured is not measured again, and what an interruption cuts off is
+measured by the next run."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distvae.results import ledger, measurements
+from distvae.sweeps.progress import duration
+from distvae.trial import Trial
+
+if TYPE_CHECKING:
+    from distvae.metrics import Metric
+    from distvae.study import Resources, Study
+    from distvae.sweeps.cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Task:
+    """One trial to measure, at its last epoch."""
+
+    trial: Trial
+    epoch: int
+    metrics: tuple[Metric, ...]
+
+
+@dataclass
+class Measuring:
+    """How far it is, as `Display` shows it, and how it ended."""
+
+    total: int
+    ended: int = 0
+    began: float = field(default_factory=time.monotonic)
+    failed: dict[str, str] = field(default_factory=dict)  # trial key -> what it raised, in a line
+    why: dict[str, int] = field(default_factory=dict)  # why a value is null -> of how many trials
+
+    def eta_s(self) -> float | None:
+        return (time.monotonic() - self.began) * (self.total - self.ended) / self.ended if self.ended else None
+
+    def line(self) -> str:
+        eta = self.eta_s()
+        told = f"{self.ended}/{self.total} measured" + (f" · {len(self.failed)} failed" if self.failed else "")
+        return f"{told} · ETA {duration(eta) if eta is not None else '...'}"
+
+    def details(self) -> list[str]:
+        return []
+
+
+def tasks(out: Path, trials: Sequence[Trial], metrics: Sequence[Metric], *, again: bool = False) -> list[Task]:
+    """What is left to measure: of trials that finished, or were stopped, whose weights are kept."""
+    if not metrics:
+        return []
+    ended, _ = ledger.scan(out, mend=False)
+    table = ledger.load(out, {t.key for t in trials}).select(["trial_key", "epoch", "split", "n_examples"])
+    splits: dict[str, set[str]] = {}
+    for row in table.to_pylist():
+        past = ended.get(row["trial_key"])
+        if past is not None and row["epoch"] == past.epoch and row["n_examples"]:
+            splits.setdefault(row["trial_key"], set()).add(row["split"])
+    found = []
+    for t in trials:
+        past = ended.get(t.key)
+        if past is None or past.status not in ("finished", "stopped") or not has_weights(out, t):
+            continue
+        left = list(metrics) if again else measurements.missing(out, t, past.epoch, metrics, splits.get(t.key, set()))
+        if left:
+            found.append(Task(t, past.epoch, tuple(left)))
+    return found
+
+
+def has_weights(out: Path, trial: Trial) -> bool:
+    from distvae.training.checkpoint import WEIGHTS
+
+    return (out / "checkpoints" / trial.key / WEIGHTS).exists()
+
+
+def run(
+    ray: Cluster,
+    out: Path,
+    todo: Sequence[Task],
+    resources: Resources,
+    measuring: Measuring,
+    *,
+    stop: threading.Event,
+    measured: Callable[[Task], None],
+) -> None:
+    """Measure `todo`, as many at a time as fit; `measured(task)` after each that left a file. Returns early if `stop`
+    is set: what runs is cut off, and leaves nothing."""
+    import ray as r
+
+    from distvae.sweeps.measurer import measure
+
+    remote = measure.options(num_cpus=resources.threads, num_gpus=resources.gpus)
+    device = "cuda" if resources.gpus else "cpu"
+    left, running = list(reversed(todo)), {}
+    most = ray.slots(resources)
+    while (left or running) and not stop.is_set():
+        while left and len(running) < most:
+            task = left.pop()
+            ref = remote.remote(str(out), task.trial.config(), task.metrics, task.epoch, resources.threads, device)
+            running[ref] = task
+        ready, _ = r.wait(list(running), num_returns=1, timeout=0.5)
+        for ref in ready:
+            task = running.pop(ref)
+            measuring.ended += 1
+            try:
+                answer: dict[str, Any] = r.get(ref)
+            except Exception as e:  # its process died
+                answer = {"failed": f"{type(e).__name__}: {str(e).splitlines()[0][:160]}", "why": {}, "wrote": False}
+            for why in answer["why"].values():
+                measuring.why[why] = measuring.why.get(why, 0) + 1
+            if answer["failed"]:
+                measuring.failed[task.trial.key] = answer["failed"]
+            if answer["wrote"]:
+                measured(task)
+    for ref in running:
+        r.cancel(ref, force=True)
+
+
+def one(
+    out: Path, trial: Trial, metrics: Sequence[Metric], epoch: int, *, device: str = "cpu"
+) -> tuple[measurements.Measurement, list[str]]:
+    """Measure one trial, here. Returns the values and, of each metric that raised, its traceback: the others stand."""
+    from distvae.api import kept_model
+    from distvae.metrics.subject import Subject
+
+    found = measurements.Measurement(trial.key, epoch)
+    raised: dict[str, str] = {}
+    for point, beta in enumerate(trial.objective.grid()):
+        subject = Subject(trial, kept_model(out, trial), beta=beta, device=device)
+        for m in metrics:
+            if m.type in raised:
+                continue
+            columns = m.columns(trial)
+            try:
+                why = m.why_not(subject)
+                for split in m.splits:
+                    if subject.has(split):
+                        found.add(m, columns, split, point, {} if why else m.measure(subject, split))
+                if why:
+                    found.why[m.type] = why
+            except Exception:
+                raised[m.type] = f"{m.type}: {traceback.format_exc()}"
+    return found, list(raised.values())
+
+
+def rows(out: Path, task: Task) -> list[dict[str, Any]]:
+    """The measured rows of the curve, whole."""
+    return [r for r in ledger.load(out, {task.trial.key}).to_pylist() if r["epoch"] == task.epoch]
+
+
+def told(out: Path, measuring: Measuring) -> list[str]:
+    """Lines for a person: what is null and why, what raised and where its log is."""
+    lines = [f"not measured, {n} times: {why}" for why, n in measuring.why.items()]
+    for key, what in list(measuring.failed.items())[:5]:
+        lines.append(f"trial {key} could not be measured: {what} (its log: {out / 'logs' / key}.jsonl)")
+    if len(measuring.failed) > 5:
+        lines.append(f"and {len(measuring.failed) - 5} more")
+    return lines
+
+
+def evaluate(
+    out: Path, trials: Sequence[Trial], study: Study, *, again: bool, address: str | None, say: Callable[[str], None]
+) -> Measuring:
+    """`distvae eval`: measure `study.metrics` of `trials`, then bring MLflow and the curve up to date. Ctrl-C cuts off
+    what runs. Raises OutLockedError if OUT is being swept."""
+    from distvae.results.tracking import Tracker
+    from distvae.sweeps import cluster
+    from distvae.sweeps.lock import hold_out
+    from distvae.sweeps.progress import Display
+
+    with hold_out(out):
+        todo = tasks(out, trials, study.metrics, again=again)
+        measuring = Measuring(len(todo))
+        if not todo:
+            return measuring
+        tracker = Tracker(study.tracking.uri, out=out, sweep=study.name, resolved=study.resolved, log=say)
+        tracker.open()
+        try:
+            with Display(measuring), cluster.connect(address) as ray:
+                run(
+                    ray, out.absolute(), todo, study.resources, measuring, stop=threading.Event(),
+                    measured=lambda task: tracker.rows(task.trial.key, rows(out, task)),
+                )  # fmt: skip
+        finally:
+            ledger.export(out)
+            if lost := tracker.close(60.0):
+                say(f"MLflow did not take {lost} events; nothing is lost: run `distvae sync {out}` when it is back")
+        return measuring
