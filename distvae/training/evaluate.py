@@ -47,7 +47,7 @@ class Examples:
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """(x in [0, 1] or, of real data, as it is; y; ids): binarised anew for every `step` if the data say so."""
         where = torch.as_tensor(rows, device=self.x.device)
-        x, ids = self.x[where], self.index[where]
+        x, ids = self.x.index_select(0, where), self.index[where]  # whole rows: indexing goes byte by byte
         x = x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
         if self.data.binarize == "dynamic":
             x = binarize(x, seed=self.data.seed, index=ids, step=step)

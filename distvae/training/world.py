@@ -36,7 +36,7 @@ class World:
 
     def shard(self, rows: NDArray[Any]) -> NDArray[Any]:
         """This rank's part of a global batch; perhaps empty."""
-        return np.array_split(rows, self.size)[self.rank]
+        return rows if self.size == 1 else np.array_split(rows, self.size)[self.rank]
 
     def gatherer(self, total: int) -> Callable[[Tensor], Tensor]:
         """`gather` for a global batch of `total` rows: `[B, ...] -> [total, ...]`, differentiable."""
