@@ -1,4 +1,4 @@
-"""FactorVAE score (Kim and Mnih 2018, Section 2 and Appendix B). A vote: fix one generating factor k, draw `batch`
+"""FactorVAE score (Kim and Mnih 2018, Section 4 and Appendix B). A vote: fix one generating factor k, draw `batch`
 examples that share its value, and take the dimension whose posterior mean varies least among them, of its variance over
 the whole split,
 
@@ -9,12 +9,12 @@ variance 0.01 or less are left out: the paper disregards those that collapsed to
 the same, and the score the majority's share, 1 / F. A factor that does not vary in the split is left out.
 
 Erratum: the paper's text calls the score the classifier's error rate, its figures show the accuracy. Ours differs in
-that the accuracy is of as many votes again as the classifier was made of (of the same votes it would be above
-chance for a useless code), that factors take turns instead of being drawn, so that the baseline is 1 / F, and in the
-defaults (the paper: 800 votes of 200). Examples are drawn
-by address, with replacement, from the split: given k's value, the other factors are distributed as they are there. In
-a small split the examples that share a value differ by chance in how they vary, and a useless code comes out a little
-above 1 / F (0.22 for 0.2 with 5,000 of dSprites' grid and 100 examples a batch; the fewer in a batch the less)."""
+that factors take turns instead of being drawn, so that the baseline is 1 / F; that the accuracy is of as many votes
+again as the classifier was made of (of the same votes it would be above chance for a useless code); and in the defaults
+(the paper: 800 votes of 200). Examples are drawn by address, with replacement, from the split: given k's value, the
+other factors are distributed as they are there. In a small split the examples that share a value differ by chance in
+how they vary, and a useless code comes out a little above 1 / F (0.22 for 0.2 with 5,000 of dSprites' grid and 100
+examples a batch; the fewer in a batch the less)."""
 
 from __future__ import annotations
 

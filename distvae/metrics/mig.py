@@ -1,4 +1,4 @@
-"""Mutual information gap (Chen, Li, Grosse, Duvenaud 2018, Eq. 6): of each generating factor, by how much the latent
+"""Mutual information gap (Chen, Li, Grosse, Duvenaud 2018, Section 4): of each generating factor, by how much the latent
 dimension that knows most about it is ahead of the next,
 
     MIG = mean_k  (I(z_a; v_k) - I(z_b; v_k)) / H(v_k)         a, b: the two dimensions with the largest I(z_j; v_k)
@@ -11,7 +11,7 @@ left out. I and H are of the examples there are, in nats; the ratio has no unit.
                 2019; plug-in, so too large by about bins |v_k| / (2 N) nats, which mostly cancels in the gap). Bins and
                 not the posterior's noise decide what is told apart: a dimension of tiny variance counts in full, and a
                 factor of more values than bins cannot reach H (ln 20 of ln 40: at most 0.81).
-    density     the paper's, Eqs. 4 and 5, for Gaussian posteriors: z ~ q(z|x), and log densities under the mean of
+    density     the paper's, for Gaussian posteriors: z ~ q(z|x), and log densities under the mean of
                 the posteriors of all examples, and of those with the same v_k. Time O(N^2 Z), memory O(N Z)."""
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def binned(means: Codes, bins: int) -> Whole:
 
 def density_information(z: Tensor, mu: Tensor, logvar: Tensor, factors: Whole) -> NDArray[np.float64]:
     """I(z_j; v_k) `[Z, F]`, nats: mean of log q(z_j | v_k) - log q(z_j), at one draw z of each N(mu, e^logvar),
-    `[N, Z]`."""
+    `[N, Z]`. Log densities in float32 (compiled kernels), means in float64."""
+    z, mu, logvar = z.float(), mu.float(), logvar.float()
     joint, out = log_marginals(z, mu, logvar), []
     for v in factors.T:
         given = torch.empty_like(joint)
