@@ -141,9 +141,11 @@ def addressed(n: int, *, valid: int, test: int) -> NDArray[np.int8]:
     return which
 
 
-def stratified(y: NDArray[np.int64], n: int, *, seed: int) -> NDArray[np.bool_]:
+def stratified(
+    y: NDArray[np.int64], n: int, *, seed: int, stream: Stream = Stream.SPLIT, step: int = 0
+) -> NDArray[np.bool_]:
     """A mask of exactly `n` examples, each class in proportion (largest remainders), chosen by address."""
-    order = philox.permutation(seed, len(y), stream=Stream.SPLIT)
+    order = philox.permutation(seed, len(y), stream=stream, step=step)
     classes, counts = np.unique(y, return_counts=True)
     share = counts * n / len(y)
     take = np.floor(share).astype(int)

@@ -29,7 +29,7 @@ class Stream(IntEnum):
     SYNTHETIC = 7  # synthetic data
     SAMPLE = 8  # draws from the prior
     SEARCH = 9  # random search
-    RESAMPLE = 10  # bootstrap
+    RESAMPLE = 10  # subsets and batches of a split, bootstrap
     PROPOSAL = 11  # proposals of a fixed number of rejection steps
     CHOICE = 12  # a mixture's component, a prior's mode
     BETA = 13  # the beta of each example of a beta-input model

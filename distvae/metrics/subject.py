@@ -15,7 +15,7 @@ from torch import Tensor
 from distvae.batch import Batch
 from distvae.data import Dataset, Split
 from distvae.data import load as load_data
-from distvae.training.evaluate import Evaluator
+from distvae.training.evaluate import PASS, Evaluator, Examples
 from distvae.training.world import World
 from distvae.trial import Trial
 from distvae.vae import Measured, Vae
@@ -63,6 +63,19 @@ class Subject:
     def means(self, name: str) -> Tensor:
         """Posterior means `[N, Z]`, float64."""
         return self.measured(name).mu
+
+    def train_means(self, rows: NDArray[np.int64]) -> Tensor:
+        """Posterior means `[len(rows), Z]`, float64, of rows of the *whole* train split, as evaluation sees them.
+
+        For what is fitted to training examples: a set that is stored in order (dSprites, OMNIGLOT) has some classes
+        only among the first `evaluate.train_examples`."""
+        train, means = self.data.train, []
+        for start in range(0, len(rows), self.evaluator.chunk):
+            some = rows[start : start + self.evaluator.chunk]
+            part = Examples(self.trial, Split(train.x[some], None, train.index[some]), self.device)
+            x, _, _ = part.at(np.arange(len(some)), self.vae.dtype, PASS)
+            means.append(self.vae.encode(x, beta=self.beta).mu.double().cpu())
+        return torch.cat(means)
 
     def latents(self, name: str) -> Tensor:
         """One z ~ q(z|x) an example, `[N, Z]`, float64: the same that the evaluation pass drew first."""
