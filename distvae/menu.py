@@ -25,6 +25,7 @@ from distvae import (
     trial,
     vae,
 )
+from distvae.metrics import menu as metrics
 from distvae.part import Part, knobs
 
 FAMILIES: dict[str, Any] = {
@@ -43,6 +44,7 @@ FAMILIES: dict[str, Any] = {
     "train": trial.Train,
     "evaluate": trial.Evaluate,
     "resources": study.Resources,
+    "metrics (metrics:, eval --metrics)": metrics.Metric,
     "search": study.Search,
     "search.scheduler": study.Scheduler,
     "search.algorithm": study.Algorithm,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from distvae.metrics import Metric
+from distvae.metrics.menu import Metric
 from distvae.part import Hyper, Part
 from distvae.sweeps.algorithms import Optuna
 from distvae.sweeps.schedulers import Asha, HyperBand, Median

@@ -1,6 +1,2 @@
-"""Metrics of trained models: what a trial's rows hold beside rate and distortion (`metrics:` in the YAML, or `distvae
-eval`)."""
-
-from distvae.metrics._tmp import Moments, Sizes
-
-Metric = Moments | Sizes
+"""Metrics: what a trained model's rows hold beside rate and distortion. Pure functions on tensors and arrays, and the
+parts that measure with them; `menu.Metric` is their union."""

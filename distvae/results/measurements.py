@@ -24,7 +24,7 @@ from distvae.results.schema import SCHEMA, whole
 from distvae.trial import Trial, as_data
 
 if TYPE_CHECKING:
-    from distvae.metrics import Metric
+    from distvae.metrics.menu import Metric
     from distvae.metrics.metric import Column
 
 FOLDER = "metrics"

@@ -17,7 +17,7 @@ from distvae.sweeps.progress import duration
 from distvae.trial import Trial
 
 if TYPE_CHECKING:
-    from distvae.metrics import Metric
+    from distvae.metrics.menu import Metric
     from distvae.study import Resources, Study
     from distvae.sweeps.cluster import Cluster
 
