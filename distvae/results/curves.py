@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from distvae.metrics.curve_difference import lower_hull as lower_hull
 from distvae.trial import KNOBS
 
 LEVEL = 0.95
@@ -203,22 +204,6 @@ def best_trial(table: pa.Table, by: str = "elbo_nats", at_rate: float | None = N
 
 
 RANKED = {"elbo_nats": 1, "distortion_nats": -1, "distortion_mse": -1, "iw_nll_nats": -1}
-
-
-def lower_hull(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The decreasing part of the lower convex hull of (rate, distortion) points, by increasing rate (Andrew's monotone
-    chain)."""
-    hull: list[tuple[float, float]] = []
-    for p in sorted(set(points)):
-        while len(hull) >= 2 and _turn(hull[-2], hull[-1], p) <= 0:
-            hull.pop()
-        hull.append(p)
-    keep = [p for n, p in enumerate(hull) if n == 0 or p[1] < hull[n - 1][1]]
-    return keep
-
-
-def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
 def config_of(point: Point) -> dict[str, Any]:
