@@ -111,13 +111,9 @@ def _built(folder: Path, config: dict[str, Any]) -> tuple[Vae, float | None]:
     """The model that the config describes, not yet with its weights, and its beta."""
     from distvae.config import adapter
 
-    trial: Trial | None = None
     try:
-        if "trial" in config:
-            trial = adapter(Trial).validate_python(config["trial"])
-            model = trial.vae
-        else:
-            model = adapter(Model).validate_python(config["vae"])
+        trial = adapter(Trial | None).validate_python(config.get("trial"))
+        model = trial.vae if trial else adapter(Model).validate_python(config["vae"])
         x_shape = adapter(tuple[int, ...]).validate_python(config["x_shape"])
         beta = adapter(float | None).validate_python(config["beta"])
         vae = Vae(model, x_shape, dtype=DTYPES[config["dtype"]])

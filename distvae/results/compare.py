@@ -3,7 +3,9 @@
 What may be compared is a panel, (data, measure): distortions of different measures are logarithms of different things,
 and no difference is taken between them. Differences are a side's minus the first side's. Where both have the same seeds
 they are taken seed by seed, each seed's curve against the other's of that seed, and the interval is over seeds: what
-the seeds share (order of the data, initial weights of like shape) cancels."""
+the seeds share (order of the data, initial weights of like shape) cancels. A seed's hull goes through what that seed did
+best at, on both sides, so it lies below the hull of the means, and the mean over seeds is not the difference of the
+means' curves: both are told."""
 
 from __future__ import annotations
 
@@ -33,6 +35,9 @@ NUMBERS = {  # of a difference: what it is, its unit, and which of `no` says why
     "codec_rate_percent": ("BD-rate of log rate at equal PSNR", "%", "no_codec_rate"),
     "codec_psnr_db": ("BD-PSNR at equal log rate", "dB", "no_codec_psnr"),
 }
+
+
+Coded = tuple[float, float, float | None]  # rate, distortion, mean squared error
 
 
 class NothingToCompareError(Exception):
@@ -74,8 +79,9 @@ def of_families(out: Path, by: str) -> list[Side]:
 
 
 def _order(value: Any) -> tuple[int, float, str]:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return (0 if value is None else 1, value if number else math.inf, str(value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return 1, float(value), ""
+    return (0 if value is None else 1), math.inf, str(value)
 
 
 def _label(by: str, value: Any) -> str:
@@ -163,7 +169,7 @@ def _side(name: str, configs: Sequence[Config], corner: Point) -> dict[str, Any]
     return {
         "name": name,
         "configurations": len(configs),
-        "seeds": sorted({p.seed for c in configs for p in c.points}),
+        "seeds": sorted(_seeds(configs)),
         "frontier": [list(p) for p in frontier],
         "hull": [list(p) for p in lower_hull(frontier)],
         "hypervolume_nats2": hypervolume(frontier, corner),
@@ -188,18 +194,9 @@ def _best(configs: Sequence[Config]) -> Config | None:
 
 def _differences(a: Sequence[Config], b: Sequence[Config], corner: Point) -> dict[str, Any]:
     """Of the curves of means, and seed by seed: {name: {of_means, by_seed, seeds, why}} and the common ranges."""
-    means = _numbers(
-        *(
-            [(c.rate.mean, c.distortion.mean, curves.mean_of(c, "distortion_mse")) for c in configs]
-            for configs in (a, b)
-        ),
-        corner,
-    )
-    seeds_a, seeds_b = ({p.seed for c in configs for p in c.points} for configs in (a, b))
-    each = {
-        seed: _numbers(*([_values(p) for c in configs for p in c.points if p.seed == seed] for configs in (a, b)), corner)
-        for seed in sorted(seeds_a & seeds_b)
-    }  # fmt: skip
+    means = _numbers(_means(a), _means(b), corner)
+    shared = sorted(_seeds(a) & _seeds(b))
+    each = {seed: _numbers(_of_seed(a, seed), _of_seed(b, seed), corner) for seed in shared}
     out: dict[str, Any] = {}
     for name, (_, _, why) in NUMBERS.items():
         paired = {seed: found[name] for seed, found in each.items() if found[name] is not None}
@@ -209,20 +206,27 @@ def _differences(a: Sequence[Config], b: Sequence[Config], corner: Point) -> dic
             "seeds": list(paired),
             "why": means.get(why),
         }
-    return {"rates": means["rates"], "distortions": means["distortions"], "shared_seeds": list(each), "numbers": out}
+    return {"rates": means["rates"], "distortions": means["distortions"], "shared_seeds": shared, "numbers": out}
 
 
-def _values(p: curves.Point) -> tuple[float, float, float | None]:
-    return p.rate, p.distortion, p.row["distortion_mse"]
+def _means(configs: Sequence[Config]) -> list[Coded]:
+    return [(c.rate.mean, c.distortion.mean, curves.mean_of(c, "distortion_mse")) for c in configs]
 
 
-def _numbers(a: Sequence[Any], b: Sequence[Any], corner: Point) -> dict[str, Any]:
-    """Of (rate, distortion, mse) points."""
-    plane, codec = difference(*([p[:2] for p in points] for points in (a, b))), codec_difference(_psnr(a), _psnr(b))
-    volume = [hypervolume([p[:2] for p in points], corner) for points in (a, b)]
+def _of_seed(configs: Sequence[Config], seed: int) -> list[Coded]:
+    return [(p.rate, p.distortion, p.row["distortion_mse"]) for c in configs for p in c.points if p.seed == seed]
+
+
+def _seeds(configs: Sequence[Config]) -> set[int]:
+    return {p.seed for c in configs for p in c.points}
+
+
+def _numbers(a: Sequence[Coded], b: Sequence[Coded], corner: Point) -> dict[str, Any]:
+    plane, other = [p[:2] for p in a], [p[:2] for p in b]
+    codec = codec_difference(_psnr(a), _psnr(b))
     return {
-        **asdict(plane),
-        "hypervolume_nats2": volume[1] - volume[0],
+        **asdict(difference(plane, other)),
+        "hypervolume_nats2": hypervolume(other, corner) - hypervolume(plane, corner),
         "codec_rate_percent": codec.rate_percent,
         "codec_psnr_db": codec.psnr_db,
         "no_codec_rate": codec.no_rate,
@@ -230,8 +234,8 @@ def _numbers(a: Sequence[Any], b: Sequence[Any], corner: Point) -> dict[str, Any
     }
 
 
-def _psnr(points: Sequence[tuple[float, float, float | None]]) -> list[Point]:
-    """(rate, PSNR of the mean squared error) that no other beats in both, for pixels in [0, 1]."""
+def _psnr(points: Sequence[Coded]) -> list[Point]:
+    """(rate, PSNR of the mean squared error) that no other beats in both; the peak, here 1, cancels in differences."""
     coded = _pareto([(rate, mse) for rate, _, mse in points if mse and rate > 0])
     return [(rate, -10.0 * math.log10(mse)) for rate, mse in coded]
 

@@ -59,8 +59,7 @@ def export(out: Path, to: Path | None = None, split: str = "test") -> list[Path]
         if shape is None:
             whys.append(f"the {data} data {why}")
             continue
-        for family, members in _families(configs).items():
-            label = " ".join(dict.fromkeys(family))
+        for label, members in _families(configs).items():
             stem = re.sub(r"[^A-Za-z0-9_]+", "-", " ".join([data, measure, label]).strip())
             curve = _curve(members, shape, split)
             name = f"{sweep}: {label}" if label else sweep
@@ -80,15 +79,24 @@ def _picture(config: Config) -> tuple[tuple[int, ...] | None, str]:
     return (shape, "") if len(shape) == 3 else (None, f"are no pictures: one x is of shape {tuple(shape)}")
 
 
-def _families(configs: Sequence[Config]) -> dict[tuple[str, ...], list[Config]]:
-    """Values of the choices that differ between the configurations -> those of that family, in order."""
+def _families(configs: Sequence[Config]) -> dict[str, list[Config]]:
+    """Label -> the configurations that make the same choices. The label is of the parts' types, outer first, and where
+    that does not tell two families apart, of all choices by name."""
     nested = {c.config_key: curves.config_of(c.points[0]) for c in configs}
-    varied = varied_choices(nested.values(), absent=True)
-    found: dict[tuple[str, ...], list[Config]] = defaultdict(list)
+    varied = sorted(varied_choices(nested.values(), absent=True), key=lambda name: (name.count("."), name))
+    found: dict[tuple[str | None, ...], list[Config]] = defaultdict(list)
     for c in configs:
         flat = dict(flatten(nested[c.config_key]))
-        found[tuple(str(flat[name]) for name in varied if flat.get(name) is not None)].append(c)
-    return dict(sorted(found.items()))
+        found[tuple(flat.get(name) for name in varied)].append(c)
+    types = [
+        [v for n, v in zip(varied, choice, strict=True) if v is not None and n.endswith(".type")] for choice in found
+    ]
+    labels = [" ".join(dict.fromkeys(t)) for t in types]
+    if len(set(labels)) < len(labels):
+        labels = [
+            " ".join(f"{n}={v}" for n, v in zip(varied, choice, strict=True) if v is not None) for choice in found
+        ]
+    return dict(zip(labels, found.values(), strict=True))
 
 
 def _curve(configs: Sequence[Config], shape: Sequence[int], split: str) -> dict[str, Any]:
