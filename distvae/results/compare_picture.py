@@ -27,23 +27,21 @@ def draw(sides: Sequence[Side], view: dict[str, Any], path: Path) -> Path:
     """A PNG of what `compare` found."""
     from matplotlib.figure import Figure
 
-    n = len(view["panels"])
-    fig = Figure(figsize=(7.6 * n, 5.2), layout="constrained")
+    n, most = len(view["panels"]), max(len(p["sides"]) for p in view["panels"])
+    fig = Figure(figsize=(7.6 * n, 5.0 + 0.36 * most), layout="constrained")
     style = {side.name: s for side, s in zip(sides, STYLES, strict=False)}
     found = {side.name: curves.panels(curves.configs(side.table, view["split"])) for side in sides}
     for ax, panel in zip(np.atleast_1d(fig.subplots(1, n)), view["panels"], strict=True):
-        key = panel["data"], panel["measure"]
+        told = {d["side"]: _told(d, view["against"]) for d in panel["differences"]}
         for side in panel["sides"]:
-            _curve(ax, found[side["name"]][key], *style[side["name"]], _legend(side, found[side["name"]][key]))
+            configs = found[side["name"]][panel["data"], panel["measure"]]
+            label = "\n".join(filter(None, [_legend(side, configs), told.get(side["name"])]))
+            _curve(ax, configs, *style[side["name"]], label)
         ax.set_xlabel("rate KL(q‖p), nats per example")
         ax.set_ylabel("distortion −E log p(x|z), nats per example")
-        lines = [
-            f"{panel['data']} ({panel['measure']}), {view['split']} split",
-            *(_told(d, view["against"]) for d in panel["differences"]),
-        ]
-        ax.set_title("\n".join(lines), fontsize=9)
+        ax.set_title(f"{panel['data']} ({panel['measure']}), {view['split']} split; lines: lower convex hulls", fontsize=10)
         ax.margins(0.05)
-        ax.legend(fontsize=8, framealpha=0.9)
+        ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.0, -0.12), frameon=False)
     with replacing(path) as f:
         fig.savefig(f, dpi=DPI, format="png")
     return path
@@ -72,7 +70,7 @@ def _legend(side: dict[str, Any], configs: Sequence[curves.Config]) -> str:
 
 
 def _told(difference: dict[str, Any], against: str) -> str:
-    """`B minus A: BD-rate -0.31 [-0.4, -0.2] nats, BD-distortion ...`"""
+    """`minus A: BD-rate -0.31 [-0.4, -0.2] nats, BD-distortion ...`"""
     said = []
     for name, what in (("rate_nats", "BD-rate"), ("distortion_nats", "BD-distortion")):
         number = difference["numbers"][name]
@@ -83,4 +81,4 @@ def _told(difference: dict[str, Any], against: str) -> str:
             said.append(f"{what} {number['of_means']:+.3g} nats")
         else:
             said.append(f"{what}: none")
-    return f"{difference['side']} minus {against}: {', '.join(said)}"
+    return f"minus {against}: {', '.join(said)}"

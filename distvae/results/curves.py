@@ -220,14 +220,14 @@ def best_trial(table: pa.Table, by: str = "elbo_nats", at_rate: float | None = N
 
 def _unmeasured(last: dict[tuple[str, int, str], dict[str, Any]], by: str, split: str) -> str:
     """Why no row has `by`, and what would help."""
-    if not last:
-        return "no trial has finished"
     elsewhere = [
         s for s in ("valid", "test", "train") if any(k[2] == s and r.get(by) is not None for k, r in last.items())
     ]
     other = f"; it was measured on {' and '.join(elsewhere)}: split={elsewhere[0]!r}" if elsewhere else ""
     if by == "elbo_nats":
         return f"no trial has a valid bound on the {split} split{other}"
+    if not last:
+        return "no trial has finished"
     if not any(k[2] == split for k in last):
         return f"no trial was evaluated on a {split} split{other}"
     return f"no trial has {by} on the {split} split{other or f': {how_to_measure(by, split)}'}"

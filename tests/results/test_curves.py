@@ -148,7 +148,7 @@ def test_a_metric_that_was_not_measured_says_how(tmp_path):
     with pytest.raises(LookupError, match="no trial was evaluated on a train split"):
         curves.best_trial(table, by="nmi", split="train")
     with pytest.raises(LookupError, match="no trial has finished"):
-        curves.best_trial(table.slice(0, 0))
+        curves.best_trial(table.slice(0, 0), by="nmi")
 
 
 def test_an_error_ranks_models_without_a_bound_and_over_measures(tmp_path):
