@@ -39,7 +39,9 @@ def draw(sides: Sequence[Side], view: dict[str, Any], path: Path) -> Path:
             _curve(ax, configs, *style[side["name"]], label)
         ax.set_xlabel("rate KL(q‖p), nats per example")
         ax.set_ylabel("distortion −E log p(x|z), nats per example")
-        ax.set_title(f"{panel['data']} ({panel['measure']}), {view['split']} split; lines: lower convex hulls", fontsize=10)
+        ax.set_title(
+            f"{panel['data']} ({panel['measure']}), {view['split']} split; lines: lower convex hulls", fontsize=10
+        )
         ax.margins(0.05)
         ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.0, -0.12), frameon=False)
     with replacing(path) as f:
