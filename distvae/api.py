@@ -53,21 +53,24 @@ def train(trial: Trial | str | Path, out: str | Path | None = None, *, engine: s
         trial, name = study.trials[0], study.name
     if out is None:
         runner, status = _run(trial, engine, None)
-        return Result(trial, _table(runner, name, status, attempt=0, after=0), _told(runner.vae, trial).eval(), status)
+        table = _table(runner, name, status, attempt=0, after=0)
+        return Result(trial, table, _told(runner.vae, trial, table).eval(), status)
     out = Path(out)
     check_out(out)
     with hold_out(out):
         ended, _ = ledger.scan(out)
         todo = remaining(Study(name, (trial,)), ended)
         if not todo:
-            return Result(trial, _rows_of(out, trial), kept_model(out, trial), ended[trial.key].status)
+            table, vae = _rows_of(out, trial), kept_model(out, trial)
+            return Result(trial, table, _told(vae, trial, table), ended[trial.key].status)
         task = todo[0][1]
         folder = out / "checkpoints" / trial.key
         runner, status = _run(trial, engine, folder)
         runner.write_weights()
         ledger.commit(out, _table(runner, name, status, attempt=task["attempt"], after=task["committed_epoch"]))
         checkpoint.prune(folder, "weights")
-        return Result(trial, _rows_of(out, trial), _told(runner.vae, trial).eval(), status)
+        table = _rows_of(out, trial)
+        return Result(trial, table, _told(runner.vae, trial, table).eval(), status)
 
 
 def _run(trial: Trial, engine: str, folder: Path | None) -> tuple[Runner, str]:
@@ -109,9 +112,12 @@ def kept_model(out: Path, trial: Trial) -> Vae:
     return _told(vae, trial).eval()
 
 
-def _told(vae: Vae, trial: Trial) -> Vae:
-    """A beta-input model knows the betas it was evaluated at."""
-    vae.betas = tuple(b for b in trial.objective.grid() if b is not None)
+def _told(vae: Vae, trial: Trial, table: pa.Table | None = None) -> Vae:
+    """A model knows its trial, what that measured last (`table`; of a beta-input model at which beta is not said yet), and
+    the betas it was evaluated at."""
+    vae.trial, vae.betas = trial, tuple(b for b in trial.objective.grid() if b is not None)
+    if table is not None and not trial.objective.beta_input:
+        vae.metrics = curves.last_metrics(table, trial.key)
     return vae
 
 
@@ -130,16 +136,27 @@ def load_curve(out: str | Path) -> pa.Table:
     return ledger.load(Path(out))
 
 
-def load_best(out: str | Path, *, by: str = "elbo_nats", at_rate: float | None = None) -> Vae:
-    """The model of the best trial by a *valid* metric, in evaluation mode: `.encode(x)`, `.decode(z)`, `.sample(n)`.
+def load_best(out: str | Path, *, by: str = "elbo_nats", at_rate: float | None = None, split: str = "valid") -> Vae:
+    """The model of the best trial by a *valid* metric, in evaluation mode: `.encode(x)`, `.decode(z)`, `.sample(n)`,
+    `.trial` (whose it is), `.metrics` (what it measured), `.save_pretrained(folder)`.
 
-    `at_rate` admits only trials whose valid rate is at most so many nats. Raises LookupError if there is none,
-    FileNotFoundError if its weights were not kept (`resources.keep: none`)."""
+    `by` is a metric with a best value (elbo_nats, distortion_mse, iw_nll_nats, nmi, fid_..., probe_accuracy_...), on
+    `split`: valid selects, so that test stays fit to be reported. `at_rate` admits only trials whose rate on `split` is at
+    most so many nats: the best *within* a budget, the nearest below it where distortion falls with rate; nothing is
+    interpolated. A beta-input model counts once for each beta it was evaluated at, and comes set to the best (`.beta`).
+    Only finished trials count. Raises LookupError if there is none (or none was measured: it says how), ValueError for a
+    surrogate or a metric without a best value, FileNotFoundError if the weights were not kept (`resources.keep: none`)."""
     from distvae.sweeps.plan import trial_from_json
 
+    if split not in SPLITS:
+        raise ValueError(f"split: {split!r} is not one of {', '.join(SPLITS)}")
     table = ledger.load(Path(out))
-    best = curves.best_trial(table, by=by, at_rate=at_rate)
+    try:
+        best = curves.best_trial(table, by=by, at_rate=at_rate, split=split)
+    except LookupError as e:
+        raise LookupError(f"{out}: {e.args[0]}") from None
     trial = trial_from_json(best.row["config_json"])
     vae = kept_model(Path(out), trial)
     vae.beta = best.row["beta"] if trial.objective.beta_input else None
+    vae.metrics = curves.last_metrics(table, trial.key, best.point)
     return vae

@@ -112,14 +112,18 @@ def evaluate(
 @app.command()
 def export(
     out: Out,
-    format_: Annotated[str, typer.Option("--format", help="parquet or csv")] = "parquet",
-    to: Annotated[Path | None, typer.Option(help="file to write; default: in OUT")] = None,
+    format_: Annotated[str, typer.Option("--format", help="parquet, csv, or compressai (JSON)")] = "parquet",
+    to: Annotated[Path | None, typer.Option(help="file to write (compressai: folder); default: in OUT")] = None,
 ) -> None:
-    """Write the rate-distortion curve from the ledger; prints its path."""
-    from distvae.results import ledger
+    """Write the rate-distortion curve from the ledger; prints its path (compressai: one for each curve)."""
+    from distvae.results import compressai, ledger
 
-    if format_ not in ("parquet", "csv"):
-        raise UsageError(f"--format: {format_!r} is not one of parquet, csv")
+    if format_ not in ("parquet", "csv", "compressai"):
+        raise UsageError(f"--format: {format_!r} is not one of parquet, csv, compressai")
+    if format_ == "compressai":
+        for path in compressai.export(existing(out), to):
+            print(path)
+        return
     print(ledger.export(existing(out), format_, to))
 
 
@@ -153,6 +157,39 @@ def plot(
         raise UsageError("--trial and --sampler are of samples (add --kind samples)")
     for path in draw(existing(out), kind=kind, x=x, y=y, value=value, split=split, color=color):
         print(path)
+
+
+@app.command()
+def compare(
+    outs: Annotated[
+        list[Path], typer.Argument(metavar="OUT...", help="sweeps; the others are compared with the first")
+    ],
+    by: Annotated[
+        str | None, typer.Option(metavar="NAME", help="of one OUT: compare its families by a dotted config name")
+    ] = None,
+    split: Annotated[str, typer.Option(help="split whose rows are compared: train, valid or test")] = "test",
+    as_json: Json = False,
+    to: Annotated[Path | None, typer.Option(metavar="PNG", help="draw all frontiers into this file")] = None,
+) -> None:
+    """How far the rate-distortion curves of sweeps lie apart: BD-rate, BD-distortion, area, the best of each."""
+    if (len(outs) < 2) != (by is not None):
+        raise UsageError(
+            "compare takes two OUT or more, or one and --by NAME (distvae compare OUT --by objective.type)"
+        )
+    if split not in ("train", "valid", "test"):
+        raise UsageError(f"--split: {split!r} is not one of train, valid, test")
+    if len({existing(out).resolve() for out in outs}) < len(outs):
+        raise UsageError("compare takes different OUT (families within one: --by NAME)")
+    from distvae.results import compare as sides_of
+    from distvae.results.compare_picture import draw
+    from distvae.results.compare_table import render
+
+    sides = sides_of.of_sweeps(outs) if by is None else sides_of.of_families(outs[0], by)
+    view = sides_of.compare(sides, split, by=by)
+    emit(view) if as_json else render(view, err)
+    if to is not None:
+        path = draw(sides, view, to)
+        say(f"picture: {path}") if as_json else print(path)
 
 
 @app.command()
@@ -265,6 +302,8 @@ def exit_code(e: Exception) -> int | None:
         "DataError": 2,
         "UsageError": 2,
         "NothingToPlotError": 2,
+        "NothingToCompareError": 2,
+        "NoCodecError": 2,
         "SamplerError": 2,
         "BenchError": 2,
         "ResourcesError": 4,

@@ -12,7 +12,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,12 @@ from distvae.part import Hyper, Part
 from distvae.posteriors import Gaussian as GaussianPosterior
 from distvae.posteriors import Posterior
 from distvae.priors import Normal, Prior
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+
+    from distvae.trial import Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +83,7 @@ class Measured(NamedTuple):
 class Vae(nn.Module):
     """A VAE built from its description. Initial weights come from `seed` by address; hyper-parameters are 0-d
     buffers. `beta` is what a beta-input model is told where nothing else says (`load_best` sets it), `betas` those it was
-    evaluated at."""
+    evaluated at; `trial` is whose model it is, `metrics` what its evaluation measured, split -> name -> value."""
 
     def __init__(self, model: Model, x_shape: Sequence[int], *, seed: int = 0, dtype: torch.dtype = torch.float32):
         super().__init__()
@@ -86,6 +92,8 @@ class Vae(nn.Module):
         self.lean = False  # may training skip what only some objectives read of a step?
         self.beta: float | None = None
         self.betas: tuple[float, ...] = ()
+        self.trial: Trial | None = None
+        self.metrics: dict[str, dict[str, float]] = {}
         d, code = model.latent_dim, model.posterior.code_dim(model.latent_dim)
         decoder = model.decoder or model.encoder
         self.encoder: nn.Module = model.encoder.encoder(
@@ -231,6 +239,19 @@ class Vae(nn.Module):
         p = self.prior_at(Batch(x=like.new_empty(0), noise=noise, total=len(noise.index)))
         self.train(training)
         return p
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the model into a folder: weights as safetensors, the rest as JSON. Raises PretrainedError."""
+        from distvae.pretrained import save_pretrained
+
+        return save_pretrained(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], *, device: str = "cpu") -> Vae:
+        """What `save_pretrained` wrote, in evaluation mode. Raises PretrainedError."""
+        from distvae.pretrained import from_pretrained
+
+        return from_pretrained(folder, device=device)
 
     def _at(self, beta: float | None, like: Tensor) -> Tensor | None:
         if self.model.conditioning is None:

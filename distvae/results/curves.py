@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from distvae.metrics.curve_difference import lower_hull as lower_hull
+from distvae.results.ranked import direction, how_to_measure, of_measure
+from distvae.results.schema import METRICS, SCHEMA
 from distvae.trial import KNOBS
 
 LEVEL = 0.95
@@ -88,23 +91,33 @@ def trial_status(table: pa.Table) -> dict[str, str]:
 def final_points(table: pa.Table, split: str = "test") -> list[Point]:
     """The last row of every finished trial that has a valid bound. One that a scheduler stopped has valid bounds too,
     but of a model that was not trained to the protocol's end."""
-    status = trial_status(table)
-    last: dict[tuple[str, int, str], dict[str, Any]] = {}
-    for row in _rows(table, lambda r: status[r["trial_key"]] == "finished" and r["split"] in (split, "valid")):
-        at = row["trial_key"], row["point"], row["split"]
-        if at not in last or row["epoch"] >= last[at]["epoch"]:
-            last[at] = row
+    last = _last(table, (split, "valid"))
     points = []
     for (key, point, name), row in last.items():
         if name == split and row["elbo_nats"] is not None and row["measure"] is not None:
-            valid = last.get((key, point, "valid"), {}).get("elbo_nats")
-            points.append(
-                Point(
-                    key, row["config_key"], row["seed"], row["data"], row["measure"],
-                    row["rate_nats"], row["distortion_nats"], row["elbo_nats"], row, valid, point,
-                )
-            )  # fmt: skip
+            points.append(_point(row, last.get((key, point, "valid"), {}).get("elbo_nats")))
     return points
+
+
+def _last(table: pa.Table, splits: Sequence[str]) -> dict[tuple[str, int, str], dict[str, Any]]:
+    """(trial key, point, split) -> the last row of every finished trial."""
+    status = trial_status(table)
+    last: dict[tuple[str, int, str], dict[str, Any]] = {}
+    for row in _rows(table, lambda r: status[r["trial_key"]] == "finished" and r["split"] in splits):
+        at = row["trial_key"], row["point"], row["split"]
+        if at not in last or row["epoch"] >= last[at]["epoch"]:
+            last[at] = row
+    return last
+
+
+def _point(row: dict[str, Any], valid: float | None) -> Point:
+    rate, distortion, elbo = (
+        math.nan if row[c] is None else row[c] for c in ("rate_nats", "distortion_nats", "elbo_nats")
+    )
+    return Point(
+        row["trial_key"], row["config_key"], row["seed"], row["data"], row["measure"],
+        rate, distortion, elbo, row, valid, row["point"],
+    )  # fmt: skip
 
 
 def _rows(table: pa.Table, keep: Callable[[dict[str, Any]], bool]) -> Iterable[dict[str, Any]]:
@@ -179,46 +192,57 @@ def best(table: pa.Table, split: str = "test") -> list[Config]:
     return [g[0] for g in panels(configs(table, split)).values() if g[0].valid_elbo is not None]
 
 
-def best_trial(table: pa.Table, by: str = "elbo_nats", at_rate: float | None = None) -> Point:
-    """The trial (and, of a beta-input model, its beta: `.row["beta"]`) with the best `by` on the valid split (lowest for errors, rates and distortions, highest for
-    bounds), among those whose valid rate is at most `at_rate` nats. Raises LookupError if there is none, ValueError
-    for a surrogate or a name that is no metric."""
-    if by not in RANKED:
-        raise ValueError(f"by: {by!r} is not one of {', '.join(RANKED)} (surrogates rank nothing)")
-    points = final_points(table, "valid")
-    if len(panels(points)) > 1:
-        raise LookupError(
-            f"the sweep has several data sets or measures, which do not compare: {sorted(panels(points))}"
-        )
-    if not points:
-        raise LookupError("no trial has a valid bound on a validation split")
-    within = [p for p in points if at_rate is None or p.rate <= at_rate]
-    if not within:
-        low = min(p.rate for p in points)
-        raise LookupError(f"no trial has a valid rate of at most {at_rate:g} nats; the lowest is {low:.4g} nats")
-    within = [p for p in within if p.row[by] is not None]
-    if not within:
-        raise LookupError(f"no trial has {by}")
-    return max(within, key=lambda p: RANKED[by] * p.row[by])
+def mean_of(config: Config, column: str) -> float | None:
+    """Mean of a column over a configuration's seeds; None if a seed has no value."""
+    values = [p.row[column] for p in config.points]
+    return None if None in values else sum(values) / len(values)
 
 
-RANKED = {"elbo_nats": 1, "distortion_nats": -1, "distortion_mse": -1, "iw_nll_nats": -1}
+def best_trial(table: pa.Table, by: str = "elbo_nats", at_rate: float | None = None, split: str = "valid") -> Point:
+    """The finished trial (and, of a beta-input model, its beta: `.row["beta"]`) with the best `by` on `split`, among those
+    whose rate there is at most `at_rate` nats; NaN in the point where it has no value. Raises LookupError if there is
+    none, ValueError for a surrogate or a metric without a best value."""
+    sign, last = direction(by), _last(table, ("train", "valid", "test"))
+    rows = [row for (_, _, name), row in last.items() if name == split and row.get(by) is not None]
+    if not rows:
+        raise LookupError(_unmeasured(last, by, split))
+    kinds = {(r["data"], r["measure"]) if of_measure(by) else (r["data"],) for r in rows}
+    if len(kinds) > 1:
+        raise LookupError(f"the sweep has several data sets or measures, which do not compare: {sorted(kinds)}")
+    if at_rate is not None:
+        low = min((r["rate_nats"] for r in rows if r["rate_nats"] is not None), default=math.nan)
+        rows = [r for r in rows if r["rate_nats"] is not None and r["rate_nats"] <= at_rate]
+        if not rows:
+            raise LookupError(f"no trial has a {split} rate of at most {at_rate:g} nats; the lowest is {low:.4g} nats")
+    row = max(rows, key=lambda r: sign * r[by])
+    return _point(row, last.get((row["trial_key"], row["point"], "valid"), {}).get("elbo_nats"))
 
 
-def lower_hull(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The decreasing part of the lower convex hull of (rate, distortion) points, by increasing rate (Andrew's monotone
-    chain)."""
-    hull: list[tuple[float, float]] = []
-    for p in sorted(set(points)):
-        while len(hull) >= 2 and _turn(hull[-2], hull[-1], p) <= 0:
-            hull.pop()
-        hull.append(p)
-    keep = [p for n, p in enumerate(hull) if n == 0 or p[1] < hull[n - 1][1]]
-    return keep
+def _unmeasured(last: dict[tuple[str, int, str], dict[str, Any]], by: str, split: str) -> str:
+    """Why no row has `by`, and what would help."""
+    elsewhere = [
+        s for s in ("valid", "test", "train") if any(k[2] == s and r.get(by) is not None for k, r in last.items())
+    ]
+    other = f"; it was measured on {' and '.join(elsewhere)}: split={elsewhere[0]!r}" if elsewhere else ""
+    if by == "elbo_nats":
+        return f"no trial has a valid bound on the {split} split{other}"
+    if not last:
+        return "no trial has finished"
+    if not any(k[2] == split for k in last):
+        return f"no trial was evaluated on a {split} split{other}"
+    return f"no trial has {by} on the {split} split{other or f': {how_to_measure(by, split)}'}"
 
 
-def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+def last_metrics(table: pa.Table, key: str, point: int = 0) -> dict[str, dict[str, float]]:
+    """split -> metric -> value of a trial's last epoch, without what is null; metrics joined to the curve's own too."""
+    names = [*METRICS, *(n for n in table.column_names if n not in SCHEMA.names)]
+    mine = [r for r in _rows(table, lambda r: r["trial_key"] == key) if r["point"] == point]
+    last = max((r["epoch"] for r in mine), default=None)
+    return {
+        r["split"]: {n: r[n] for n in names if isinstance(r[n], int | float)}
+        for r in mine
+        if r["epoch"] == last and r["n_examples"]
+    }
 
 
 def config_of(point: Point) -> dict[str, Any]:

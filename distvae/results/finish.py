@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
 from distvae.results import curves, ledger, plots
+from distvae.results.families import varied_choices
 from distvae.sweeps.run import Outcome
 from distvae.trial import flatten
 
@@ -88,7 +88,7 @@ def summary(out: Path) -> dict[str, Any]:
     status = curves.trial_status(table)
     planned = [r["trial_key"] for r in read_plan(out).select(["trial_key", "current"]).to_pylist() if r["current"]]
     counts = Counter(status.get(key, "to run") for key in planned)
-    varied = _varied(table)
+    varied = varied_choices(json.loads(text) for text in table["config_json"].unique().to_pylist())
     return {
         "out": str(out),
         "planned": len(planned),
@@ -97,16 +97,6 @@ def summary(out: Path) -> dict[str, Any]:
         "frontier": [_config(c, varied) for c in curves.frontier(table)],
         "best": [_config(c, varied) for c in curves.best(table)],
     }
-
-
-def _varied(table: pa.Table) -> list[str]:
-    """Dotted names of the choices (of parts, of modes) that differ between the sweep's configurations."""
-    seen: dict[str, set[str]] = {}
-    for text in table["config_json"].unique().to_pylist():
-        for name, value in flatten(json.loads(text)):
-            if isinstance(value, str):
-                seen.setdefault(name, set()).add(value)
-    return [name for name, values in seen.items() if len(values) > 1]
 
 
 def _config(c: curves.Config, varied: Sequence[str]) -> dict[str, Any]:

@@ -20,9 +20,11 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from distvae.metrics.curve_difference import hypervolume
 
 Points = list[tuple[float, float, float]]  # (seconds or epochs, rate, distortion)
 REACHED = 0.99
@@ -47,16 +49,6 @@ WAYS = {
     "hyperband": "{scheduler: {type: hyperband, eta: 3}}",
     "halving": "{scheduler: {type: halving, grace: GRACE, eta: 3}}",
 }
-
-
-def hypervolume(points: Iterable[tuple[float, float]], corner: tuple[float, float]) -> float:
-    """Area that the (rate, distortion) points dominate, both to be small, up to `corner`."""
-    area, ceiling = 0.0, corner[1]
-    for rate, distortion in sorted(points):
-        if rate < corner[0] and distortion < ceiling:
-            area += (corner[0] - rate) * (ceiling - distortion)
-            ceiling = distortion
-    return area
 
 
 def search(way: str, grace: int) -> str:

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,10 +89,82 @@ def test_the_best_at_a_rate(tmp_path):
     assert curves.best_trial(table, by="distortion_nats", at_rate=3.0).trial_key == trial(0, beta=1.0).key
     with pytest.raises(LookupError, match=r"at most 0\.5 nats; the lowest is 1 nats"):
         curves.best_trial(table, at_rate=0.5)
-    with pytest.raises(ValueError, match="'objective' is not one of elbo_nats"):
-        curves.best_trial(table, by="objective")
-    with pytest.raises(LookupError, match="no trial has iw_nll_nats"):
+
+
+@pytest.mark.parametrize(
+    "by, says",
+    [
+        ("objective", "'objective' is a surrogate"),
+        ("distortion_surrogate_nats", "is a surrogate"),
+        ("rate_nats", "neither good nor bad by itself (at_rate limits it)"),
+        ("active_units", "neither good nor bad"),
+        ("elbo_se", "a standard error"),
+        ("fid_classifier_mnist_se", "a standard error"),
+        ("latent_dim", "is not one of elbo_nats, "),
+        ("elbo", "did you mean 'elbo_nats'?"),
+        ("probe_acuracy_100", "did you mean 'probe_accuracy'?"),
+    ],
+)
+def test_what_ranks_nothing(tmp_path, by, says):
+    finished(tmp_path, trial(0), 1.0, 9.0)
+    with pytest.raises(ValueError) as e:
+        curves.best_trial(ledger.load(tmp_path), by=by)
+    assert says in str(e.value) and "\n" not in str(e.value)
+
+
+def with_column(table, name, values):
+    """The curve with a metric's column joined, as evaluations later than training are: trial key, split -> value."""
+    at = zip(table["trial_key"].to_pylist(), table["split"].to_pylist(), strict=True)
+    return table.append_column(pa.field(name, pa.float64()), pa.array([values.get(a) for a in at], pa.float64()))
+
+
+@pytest.mark.parametrize(
+    "name, best", [("fid_classifier_mnist", 1), ("kid_x", 1), ("nmi", 2), ("probe_accuracy_100", 2), ("mig", 2)]
+)
+def test_a_joined_metric_ranks_in_its_direction(tmp_path, name, best):
+    trials = [trial(0, beta=b) for b in (1.0, 2.0, 3.0)]
+    for t in trials:
+        finished(tmp_path, t, 1.0, 9.0)
+    values = dict(zip([t.key for t in trials], (5.0, 1.0, 9.0), strict=True))
+    table = with_column(ledger.load(tmp_path), name, {(k, "valid"): v for k, v in values.items()})
+    assert curves.best_trial(table, by=name).trial_key == trials[best].key
+    moved = with_column(ledger.load(tmp_path), name, {(k, "test"): v for k, v in values.items()})
+    with pytest.raises(
+        LookupError, match=f"no trial has {name} on the valid split; it was measured on test: split='test'"
+    ):
+        curves.best_trial(moved, by=name)
+    assert curves.best_trial(moved, by=name, split="test").trial_key == trials[best].key
+    assert curves.last_metrics(moved, trials[0].key)["test"][name] == 5.0
+
+
+def test_a_metric_that_was_not_measured_says_how(tmp_path):
+    finished(tmp_path, trial(0), 1.0, 9.0)
+    table = ledger.load(tmp_path)
+    with pytest.raises(
+        LookupError,
+        match=r"no trial has iw_nll_nats on the valid split: distvae eval OUT --metrics '\[\{type: iw_nll, splits: \[valid\]\}\]'",
+    ):
         curves.best_trial(table, by="iw_nll_nats")
+    with pytest.raises(LookupError, match="no trial was evaluated on a train split"):
+        curves.best_trial(table, by="nmi", split="train")
+    with pytest.raises(LookupError, match="no trial has finished"):
+        curves.best_trial(table.slice(0, 0), by="nmi")
+
+
+def test_an_error_ranks_models_without_a_bound_and_over_measures(tmp_path):
+    """An autoencoder has no rate and no bound, and a mean squared error like any other."""
+    kinds = [("binary", 0.3, 1.0), ("density", 0.2, 2.0), (None, 0.1, 4.0)]
+    for measure, mse, beta in kinds:
+        passes = [measured(1, s, 1.0, 1.0, measure=measure, distortion_mse=mse) for s in ("valid", "test")]
+        if measure is None:
+            passes = [{**p, "rate_nats": None, "distortion_nats": None} for p in passes]
+        commit(tmp_path, trial(0, beta=beta), passes)
+    table = ledger.load(tmp_path)
+    best = curves.best_trial(table, by="distortion_mse")
+    assert best.trial_key == trial(0, beta=4.0).key and math.isnan(best.rate) and math.isnan(best.elbo)
+    assert curves.best_trial(table, by="distortion_mse", at_rate=1.0).trial_key == trial(0, beta=2.0).key
+    with pytest.raises(LookupError, match="do not compare"):
+        curves.best_trial(table, by="distortion_nats")
 
 
 def test_a_frontier_is_what_nothing_beats_in_both(tmp_path):
