@@ -246,6 +246,7 @@ def exit_code(e: Exception) -> int | None:
         "UsageError": 2,
         "NothingToPlotError": 2,
         "SamplerError": 2,
+        "FeatureError": 2,
         "BenchError": 2,
         "ResourcesError": 4,
         "OptunaMissingError": 4,
