@@ -106,7 +106,8 @@ print(kept(Path({str(path)!r}), make)[1]["by"])
     def start(name):
         return subprocess.Popen([sys.executable, "-c", code, name], stdout=subprocess.PIPE, text=True)
 
-    assert start("dies").wait() == -9 and not path.exists()
+    killed = start("dies")
+    assert killed.communicate()[0] == "" and killed.returncode == -9 and not path.exists()
     both = [start("one"), start("two")]
     said = {p.communicate()[0].strip() for p in both}
     assert len(said) == 1 and (tmp_path / "makers").read_text() == "xx"
