@@ -135,10 +135,11 @@ def test_data_that_it_cannot_be_trained_on():
 
 
 @pytest.mark.slow
-def test_mnist(cache):
+def test_mnist(cache, capsys):
     card = Classifier().card(load(Mnist()))
-    assert card["accuracy"]["test"] > 0.98 and card["seconds"] < 120, card
-    print(card)
+    assert card["accuracy"]["valid"] > 0.98 and card["accuracy"]["test"] > 0.98
+    with capsys.disabled():
+        print(card["accuracy"], f"{card['seconds']:.0f} s of one thread, on the clock")
 
 
 # --- pixels -------------------------------------------------------------------------------------------------------------
