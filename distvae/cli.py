@@ -305,6 +305,7 @@ def exit_code(e: Exception) -> int | None:
         "NothingToCompareError": 2,
         "NoCodecError": 2,
         "SamplerError": 2,
+        "FeatureError": 2,
         "BenchError": 2,
         "ResourcesError": 4,
         "OptunaMissingError": 4,
