@@ -14,6 +14,7 @@ from rich.table import Table
 from distvae import (
     data,
     estimators,
+    features,
     likelihoods,
     nets,
     objectives,
@@ -45,6 +46,7 @@ FAMILIES: dict[str, Any] = {
     "evaluate": trial.Evaluate,
     "resources": study.Resources,
     "metrics (metrics:, eval --metrics)": metrics.Metric,
+    "feature nets (of metrics)": features.FeatureNet,
     "search": study.Search,
     "search.scheduler": study.Scheduler,
     "search.algorithm": study.Algorithm,
