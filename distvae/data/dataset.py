@@ -73,6 +73,15 @@ class Split:
         some = (None if a is None else a[:n] for a in (self.x, self.y, self.index, self.factors))
         return Split(*some)  # type: ignore[arg-type]
 
+    def some(self, n: int) -> Split:
+        """`n` examples chosen by address, in the split's order; all if it has no more. What is stored in order (dSprites,
+        OMNIGLOT) has only some classes among its first."""
+        if n >= len(self):
+            return self
+        rows = np.sort(philox.permutation(SPLIT_SEED, len(self), stream=Stream.RESAMPLE)[:n])
+        some = (None if a is None else a[rows] for a in (self.x, self.y, self.index, self.factors))
+        return Split(*some)  # type: ignore[arg-type]
+
     def pixels(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         """Rows as float32; uint8 pixels become [0, 1]."""
         x = self.x[rows]

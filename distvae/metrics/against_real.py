@@ -152,7 +152,7 @@ def _reference(
 ) -> Reference:
     """Once a process: a sweep measures hundreds of trials against the same images."""
     whole = load(data)
-    split = whole.splits()[name] if first is None else whole.splits()[name].first(first)
+    split = whole.splits()[name] if first is None else whole.splits()[name].some(first)
     rows, others = which(len(split), samples), np.flatnonzero(~np.isin(whole.train.index, split.index))
     others = others[which(len(others), samples or len(rows))]
     features = fitted(net, data, device)

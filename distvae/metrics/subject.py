@@ -40,7 +40,7 @@ class Subject:
         return Evaluator(self.trial, self.vae, objective, self.data.splits(), World(device=self.device))
 
     def split(self, name: str) -> Split:
-        """A split as it is evaluated: `train` is its first `evaluate.train_examples`. Raises KeyError if the data have
+        """A split as it is evaluated: `train` is `evaluate.train_examples` of it. Raises KeyError if the data have
         none of that name."""
         return self.evaluator.splits[name]
 
@@ -68,8 +68,7 @@ class Subject:
     def train_means(self, rows: NDArray[np.int64]) -> Tensor:
         """Posterior means `[len(rows), Z]`, float64, of rows of the *whole* train split, as evaluation sees them.
 
-        For what is fitted to training examples: a set that is stored in order (dSprites, OMNIGLOT) has some classes
-        only among the first `evaluate.train_examples`."""
+        For what is fitted to more training examples than are evaluated."""
         train, means = self.data.train, []
         for start in range(0, len(rows), self.evaluator.chunk):
             some = rows[start : start + self.evaluator.chunk]

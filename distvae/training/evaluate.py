@@ -68,7 +68,7 @@ class Evaluator:
     ):
         self.trial, self.vae, self.objective, self.world = trial, vae, objective, world
         n = trial.evaluate.train_examples
-        self.splits = {name: s.first(n) if name == "train" else s for name, s in splits.items()}
+        self.splits = {name: s.some(n) if name == "train" else s for name, s in splits.items()}
         self.examples = {} if shared is None else shared
         for name, s in self.splits.items():
             if name not in self.examples:

@@ -54,3 +54,19 @@ def test_loading_is_remembered_and_seeds_that_only_order_share_a_copy():
     assert load(Digits(seed=1)) is load(Digits(seed=2))
     g = Gaussian(eigenvalues=(1.0,), n=8, n_held=8)
     assert load(g) is load(replace(g)) and load(g) is not load(replace(g, seed=1))
+
+
+def test_some_of_a_split_are_spread_over_it_and_the_first_of_them_are_not_its_first():
+    """A split in order of class, as dSprites is stored: a subset has every class in about its share."""
+    from distvae.data import Split
+
+    n = 3000
+    split = Split(np.arange(n)[:, None], np.repeat([0, 1, 2], n // 3), np.arange(n) + 7, np.arange(n)[:, None])
+    some = split.some(300)
+    assert len(some) == 300 and (np.diff(some.x[:, 0]) > 0).all()  # in the split's order, each once
+    assert ((80 < np.bincount(some.y)) & (np.bincount(some.y) < 120)).all()
+    for a in (some.index - 7, some.factors[:, 0], some.y * 0 + some.x[:, 0]):
+        assert (a == some.x[:, 0]).all()
+    assert (split.some(300).x == some.x).all()
+    assert set(split.some(100).x[:, 0]) <= set(some.x[:, 0])  # fewer are among more
+    assert split.some(n) is split and split.some(n + 1) is split
