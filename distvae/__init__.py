@@ -1,6 +1,6 @@
 """distvae: sweeps of VAE variants, from one YAML file to a rate-distortion curve.
 
-`train`, `sweep`, `load_curve`, `load_best`, `from_pretrained` and `samplers` are imported when first used: `import
+`train`, `sweep`, `load_curve`, `load_best`, `measure`, `from_pretrained` and `samplers` are imported when first used: `import
 distvae` costs nothing."""
 
 from importlib import import_module
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distvae import samplers
-    from distvae.api import Result, load_best, load_curve, sweep, train
+    from distvae.api import Result, load_best, load_curve, measure, sweep, train
     from distvae.pretrained import from_pretrained
 
 try:
@@ -17,7 +17,7 @@ try:
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["Result", "from_pretrained", "load_best", "load_curve", "samplers", "sweep", "train"]
+__all__ = ["Result", "from_pretrained", "load_best", "load_curve", "measure", "samplers", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -23,6 +23,7 @@ from distvae.trial import Trial
 from distvae.vae import Vae
 
 if TYPE_CHECKING:
+    from distvae.metrics.menu import Metric
     from distvae.sweeps.run import Outcome
 
 SPLITS = ("train", "valid", "test")
@@ -129,6 +130,32 @@ def sweep(
 
     check_out(Path(out))
     return run(load(Path(config), sets), Path(out), address=address, display=display)
+
+
+def measure(vae: Vae, metrics: str | Sequence[Metric], *, device: str = "cpu") -> dict[str, dict[str, Any]]:
+    """Metrics of a trained model, as `distvae eval` measures them: split -> column -> value (null where there is none).
+
+    `metrics` are parts, or as on the command line: `measure(vae, "iw_nll, clustering")`. The model says which trial it
+    is of (`train`, `load_best`, `from_pretrained`): its data are loaded. Raises ConfigError."""
+    from distvae.config import metrics as named
+    from distvae.metrics.metric import clash
+    from distvae.metrics.subject import Subject
+
+    if vae.trial is None:
+        raise ConfigError(
+            ["measure: the model does not say which trial it is of (set vae.trial: its data are measured on)"]
+        )
+    asked = named(metrics) if isinstance(metrics, str) else tuple(metrics)
+    if why := clash(asked, vae.trial):
+        raise ConfigError([f"measure: {why}"])
+    subject, found = Subject(vae.trial, vae, beta=vae.beta, device=device), dict[str, dict[str, Any]]()
+    for m in asked:
+        why = m.why_not(subject)
+        for split in m.splits:
+            if subject.has(split):
+                values = dict.fromkeys(c.name for c in m.columns(vae.trial)) if why else m.measure(subject, split)
+                found.setdefault(split, {}).update(values)
+    return found
 
 
 def load_curve(out: str | Path) -> pa.Table:

@@ -63,9 +63,7 @@ class Evaluate(Part):
         int, Hyper(low=1, high=10**6, doc="epochs between passes (the last epoch always has one)", key=False)
     ] = 1
     samples: Annotated[int, Hyper(low=1, high=4096, doc="latent samples z per x")] = 1
-    train_examples: Annotated[int, Hyper(low=1, doc="training examples of the train rows, chosen by address")] = (
-        10_000
-    )
+    train_examples: Annotated[int, Hyper(low=1, doc="training examples of the train rows, chosen by address")] = 10_000
     gradient_draws: Annotated[
         int, Hyper(low=0, high=10_000, doc="noise draws for gradient_variance on the first training batch; 0 = off")
     ] = 0

@@ -59,6 +59,7 @@ def overview(
         "groups": [_group(g) for g in groups],
         "engine": study.engine,
         "concurrency": concurrency,
+        "metrics": [m.type for m in study.metrics],
     }
     if sigmas := _equivalent_sigmas(study):
         view["equivalent_sigma"] = sigmas
@@ -85,6 +86,7 @@ def _search(study: Study, ended: int, probe: bool, say: Callable[[str], None]) -
         "groups": [],
         "engine": study.engine,
         "concurrency": concurrency,
+        "metrics": [m.type for m in study.metrics],
     }
     if probe and left and examples:
         each: dict[str, list[Trial]] = {}
@@ -268,6 +270,9 @@ def render(view: dict[str, Any], console: Console) -> None:
         console.print(f"{v['trials'] - v['left']} ended already, {v['left']} left")
     for line in _estimate_lines(e, v["concurrency"]):
         console.print(line, markup=False)
+    if v["metrics"]:
+        timed = " (not in the estimate)" if e else ""
+        console.print(f"measured after training{timed}: {', '.join(v['metrics'])}", markup=False)
 
 
 def _estimate_lines(e: dict[str, Any], concurrency: int) -> list[str]:

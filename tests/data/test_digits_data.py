@@ -64,7 +64,7 @@ def test_some_of_a_split_are_spread_over_it_and_the_first_of_them_are_not_its_fi
     split = Split(np.arange(n)[:, None], np.repeat([0, 1, 2], n // 3), np.arange(n) + 7, np.arange(n)[:, None])
     some = split.some(300)
     assert len(some) == 300 and (np.diff(some.x[:, 0]) > 0).all()  # in the split's order, each once
-    assert ((80 < np.bincount(some.y)) & (np.bincount(some.y) < 120)).all()
+    assert ((np.bincount(some.y) > 80) & (np.bincount(some.y) < 120)).all()
     for a in (some.index - 7, some.factors[:, 0], some.y * 0 + some.x[:, 0]):
         assert (a == some.x[:, 0]).all()
     assert (split.some(300).x == some.x).all()

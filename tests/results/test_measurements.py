@@ -282,3 +282,16 @@ def test_eval_shows_intervals_over_seeds(tmp_path):
     value = found["values"]["moment"]
     assert value["mean"] == 2.0 and value["unit"] == "prior std" and value["kind"] == "95% CI"
     assert value["high"] - 2.0 == pytest.approx(4.30265273 / 3**0.5)  # t(0.975, 2) s / sqrt(n), s = 1
+
+
+def test_measure_from_python(out):
+    out, t = out
+    vae = distvae.load_best(out)
+    found = distvae.measure(vae, "clustering, mig")
+    assert found["test"]["mig"] is None and 0 < found["test"]["nmi"] < 1
+    assert distvae.measure(vae, [Moment()])["test"]["moment"] > 0
+    with pytest.raises(ConfigError, match="both give the column"):
+        distvae.measure(vae, "mig, mig")
+    vae.trial = None
+    with pytest.raises(ConfigError, match="which trial it is of"):
+        distvae.measure(vae, "clustering")
