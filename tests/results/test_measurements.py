@@ -285,7 +285,7 @@ def test_eval_shows_intervals_over_seeds(tmp_path):
 
 
 def test_measure_from_python(out):
-    out, t = out
+    out, _ = out
     vae = distvae.load_best(out)
     found = distvae.measure(vae, "clustering, mig")
     assert found["test"]["mig"] is None and 0 < found["test"]["nmi"] < 1
