@@ -109,7 +109,8 @@ def sweep(study: Study, out: Path, *, address: str | None = None, display: bool 
         outcome.notes += damaged
         progress = Progress(total=len(study.trials), skipped=len(study.trials) - len(todo))
         progress.epochs = sum(t.train.epochs for t, _ in todo)
-        with Display(progress, shown=display and (bool(todo) or more > 0)) as shown:
+        busy = bool(todo) or more > 0 or bool(measure.tasks(out, study.trials, study.metrics))
+        with Display(progress, shown=display and busy) as shown:
             for line in damaged:
                 shown.say(line)
             driver = _Driver(study, out, todo, outcome, progress, shown, address)
