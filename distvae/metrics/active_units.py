@@ -48,6 +48,11 @@ class ActiveUnits(MetricPart):
         float, Hyper(above=0.0, doc="mean KL to its own aggregate below which a dimension is collapsed, nats")
     ] = 0.01
 
+    def __post_init__(self) -> None:
+        names = [f"{t:g}" for t in self.thresholds]
+        if twice := {n for n in names if names.count(n) > 1}:
+            raise ValueError(f"thresholds: {', '.join(sorted(twice))} twice: each has a column of its own")
+
     def columns(self, trial: Trial) -> tuple[Column, ...]:
         each = (
             Column(

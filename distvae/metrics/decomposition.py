@@ -165,7 +165,7 @@ def decomposed(subject: Subject, split: str) -> Parts:
         return of_classes(q.logits.log_softmax(-1), p.log_prob(q.support()).to(z))
     log_p = p.log_prob(z).to(z)
     if model.posterior.gaussian:
-        single = (t.float() for t in (z, q.mu, q.var.log()))  # float64 has no fast kernels
-        return of_gaussians(*single, log_p, product=product)
+        z, mu, logvar = z.float(), q.mu.float(), q.var.log().float()  # float64 has no fast kernels
+        return of_gaussians(z, mu, logvar, log_p, product=product)
     bits = model.posterior.space == "bits" and product
     return of_draws(q, z, log_p, log_marginals=log_marginals_of_bits(q.mu, z) if bits else None)

@@ -51,6 +51,11 @@ def test_counts_at_thresholds():
     assert delta["collapsed_dims"] is None and delta["active_units_0.001"] == 3
 
 
+def test_a_threshold_is_given_once():
+    with pytest.raises(ValueError, match=r"thresholds: 0\.1 twice"):
+        ActiveUnits(thresholds=(0.1, 0.5, 0.1))
+
+
 def test_inactive_dimensions_count_at_small_errors_only():
     """Three dimensions of code for data of four: the second is never used."""
     w = np.eye(4)[:, :3]
