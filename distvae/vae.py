@@ -166,10 +166,19 @@ class Vae(nn.Module):
         )
         return Measured(distortion, self._divergence(q, p, z).double(), rate, mse, q.mu, z[:, 0], q)
 
+    @torch.no_grad()
+    def distortion(self, z: Tensor, batch: Batch) -> Tensor:
+        """-log p(x|z) `[B, S]`, float64 nats, of the batch's x and z `[B, S, Z]`."""
+        y = self._generate(z.to(self.dtype), batch.beta)
+        return self.likelihood.nll(y, batch.x.flatten(1), batch).double()
+
     def _infer(self, batch: Batch) -> tuple[Any, Any, Tensor]:
         """(q(z|x), p(z), x `[B, P]`)"""
-        q = self.posterior(self._net(self.encoder, batch.x, batch.beta), batch)
-        return q, self.prior_at(batch), batch.x.flatten(1)
+        return self.posterior_at(batch), self.prior_at(batch), batch.x.flatten(1)
+
+    def posterior_at(self, batch: Batch) -> Any:
+        """q(z|x) of this step."""
+        return self.posterior(self._net(self.encoder, batch.x, batch.beta), batch)
 
     def prior_at(self, batch: Batch) -> Any:
         """p(z) of this step: the prior conditioned on what of the batch it needs."""

@@ -8,14 +8,25 @@ which is 0 in expectation, so below 0 about half the time, where the laws are eq
     imq    sum_s s C / (s C + |x - y|^2),  s in SCALES     inverse multiquadratics (Tolstikhin et al. 2018, their code's sum)
     rbf    exp(-|x - y|^2 / C)                             Gaussian of std sqrt(D) h; the released InfoVAE code has C = D^2
 
-Distances are differences squared, not expanded ones. Without gradients memory is O(n + m): `BLOCK` pairs at a time."""
+Distances are differences squared, not expanded ones. Without gradients memory is O(n + m): `BLOCK` pairs at a time.
+
+As a metric it is between one z ~ q(z|x) an example (the aggregated posterior; for `delta` its points) and as many draws
+of the normalised prior: what a sampler that trusts the prior gets wrong."""
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from torch import Tensor
+
+from distvae.metrics.metric import Column, MetricPart
+from distvae.part import Hyper
+
+if TYPE_CHECKING:
+    from distvae.metrics.subject import Subject
+    from distvae.trial import Trial
 
 Kernel = Literal["imq", "rbf"]
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # of C
@@ -52,3 +63,30 @@ def _sum(x: Tensor, y: Tensor, kernel: Kernel, c: float | Tensor) -> Tensor:
     if kernel == "rbf":
         return torch.exp(-square / c).sum()
     return torch.stack([s * c * (square + s * c).reciprocal().sum() for s in SCALES]).sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mmd(MetricPart):
+    """Squared MMD of the aggregated posterior to the prior (Gretton et al. 2012)."""
+
+    type: Literal["mmd"] = "mmd"
+    kernel: Annotated[Kernel, Hyper(doc="inverse multiquadratics at 7 scales, or one Gaussian")] = "imq"
+    bandwidth: Annotated[
+        float, Hyper(above=0.0, symbol="h", doc="kernels have C = 2 d h^2 (1: the std of N(0, I))")
+    ] = 1.0
+
+    @property
+    def _name(self) -> str:
+        return f"mmd_squared_{self.kernel}"
+
+    def columns(self, trial: Trial) -> tuple[Column, ...]:
+        doc = "MMD^2 of z ~ q(z|x) to as many draws of the prior, unbiased: about 0, of either sign, where they agree"
+        return (Column(self._name, "", f"{doc} (kernel {self.kernel}, h = {self.bandwidth:g})"),)
+
+    @torch.no_grad()
+    def measure(self, subject: Subject, split: str) -> dict[str, float | None]:
+        z = subject.latents(split).to(subject.device)
+        if len(z) < 2:
+            return {self._name: None}
+        prior = subject.vae.latents(len(z), seed=subject.trial.seed).to(z)
+        return {self._name: float(mmd(z, prior, kernel=self.kernel, bandwidth=self.bandwidth))}

@@ -136,6 +136,8 @@ class Fused:
             self._pull(key)
             s = self.states[key]
             rows[key] = self.evaluators[key].rows(epoch=s.epoch, step=s.step, measured=measured.get(key))
+            if found := self._where(key):
+                found[0].stack.read_buffers(found[1], self.ones[key])
         return rows
 
     def _measured(self, stacked: Stacked) -> dict[str, dict[str, Measured]]:

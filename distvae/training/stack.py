@@ -156,6 +156,12 @@ class Stack(nn.Module):
         for name, value in own.items():
             value.copy_(self.narrow(k, name, getattr(self, _flat(name))))
 
+    @torch.no_grad()
+    def read_buffers(self, k: int, one: OneTrial) -> None:
+        """Slot k's buffers from its own model, which an evaluation pass may have calibrated."""
+        for name, value in one.named_buffers():
+            self.narrow(k, name, getattr(self, _flat(name))).copy_(value)
+
 
 def padded(t: Tensor, shape: Sequence[int]) -> Tensor:
     """`t` at the start of zeros of this shape."""

@@ -5,10 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from subjects import digits
 from torch.autograd import gradcheck
 
 from distvae.metrics import mmd as module
-from distvae.metrics.mmd import SCALES, mmd
+from distvae.metrics.mmd import SCALES, Mmd, mmd
+from distvae.priors import Binarized
 
 F = torch.float64
 
@@ -96,3 +98,25 @@ def test_one_row_has_no_mmd():
     x = randn(1, 2).requires_grad_()
     value = mmd(x, randn(1, 2))
     assert value == 0 and torch.equal(torch.autograd.grad(value, x)[0], torch.zeros(1, 2, dtype=F))
+
+
+# --- as a metric --------------------------------------------------------------------------------------------------------
+
+
+def like_the_prior(r):
+    """A model that ignores x: q(z|x) = N(0, 1) for all."""
+    subject = digits(prior=Binarized(r=r), latent_dim=2)
+    with torch.no_grad():
+        for p in subject.vae.encoder.parameters():
+            p.zero_()
+    return subject
+
+
+def test_the_aggregate_is_compared_to_the_normalised_prior():
+    metric = Mmd()
+    assert [c.name for c in metric.columns(like_the_prior(0.0).trial)] == ["mmd_squared_imq"]
+    same, apart = (metric.measure(like_the_prior(r), "test")["mmd_squared_imq"] for r in (0.0, 2.0))
+    assert abs(same) < 0.02 and apart > 0.2  # at r = 2 the prior has no mass where q(z) has it all
+    got = Mmd(kernel="rbf", bandwidth=0.5).measure(like_the_prior(2.0), "test")  # k = exp(-|x - y|^2), d = 2
+    p, between = 0.5 + 0.5 * math.exp(-(4.0**2) / 5.0), math.exp(-(2.0**2) / 5.0)  # of each dimension, times 5^-1/2
+    assert got["mmd_squared_rbf"] == pytest.approx((1.0 + p**2 - 2.0 * between**2) / 5.0, abs=0.03)

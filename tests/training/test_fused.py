@@ -125,6 +125,15 @@ def test_a_narrower_model_is_itself_in_a_wider_stack():
         close(mine, rows[trial.key], 1e-5)
 
 
+def test_a_sigma_frozen_by_evaluation_is_in_the_weights():
+    sets = ("vae.likelihood={type: gaussian, mode: optimal}", "train.epochs=2", "evaluate.every=1")
+    members = trials(2, *sets)
+    rows, weights = stacked(members)
+    for trial in members:
+        (train,) = [r for r in rows[trial.key] if r["split"] == "train" and r["epoch"] == 2]
+        assert float(weights[trial.key]["likelihood.frozen_var"]) == pytest.approx(train["distortion_mse"], rel=1e-6)
+
+
 def test_what_needs_all_its_dimensions_is_not_masked():
     def group(prior, d, objective="{type: elbo}"):
         sets = [f"vae.prior={prior}", f"vae.latent_dim={d}", "vae.posterior={type: gaussian}", f"objective={objective}"]
