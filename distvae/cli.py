@@ -136,6 +136,18 @@ def plot(
 
 
 @app.command()
+def report(
+    out: Out,
+    to: Annotated[Path | None, typer.Option(help="file to write; default: OUT/report.html")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page of a sweep, self-contained: frontier, every trial, pictures; prints its path."""
+    from distvae.report import build, write
+
+    emit(build(existing(out))) if as_json else print(write(existing(out), to))
+
+
+@app.command()
 def ui(
     out: Out,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port")] = 5000,
