@@ -79,7 +79,7 @@ def test_stopped_and_diverged_trials_are_on_no_frontier(swept):
     assert on == {t.key for t in swept[1][:-4]}
 
 
-@pytest.mark.parametrize("name", ["quickstart", "zoo", "linear_exact"])
+@pytest.mark.parametrize("name", ["linear_exact", pytest.param("zoo", marks=pytest.mark.slow), "quickstart"])
 def test_a_trials_yaml_gives_the_same_trial(tmp_path, name):
     study = load(ROOT / "tune_configs" / f"{name}.yaml")
     some = study.trials[:: max(1, len(study.trials) // 30)]
