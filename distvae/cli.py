@@ -160,6 +160,7 @@ def plot(
 
 
 @app.command()
+<<<<<<< HEAD
 def compare(
     outs: Annotated[
         list[Path], typer.Argument(metavar="OUT...", help="sweeps; the others are compared with the first")
@@ -190,6 +191,17 @@ def compare(
     if to is not None:
         path = draw(sides, view, to)
         say(f"picture: {path}") if as_json else print(path)
+=======
+def report(
+    out: Out,
+    to: Annotated[Path | None, typer.Option(help="file to write; default: OUT/report.html")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page of a sweep, self-contained: frontier, every trial, pictures; prints its path."""
+    from distvae.report import build, write
+
+    emit(build(existing(out))) if as_json else print(write(existing(out), to))
+>>>>>>> m5-report
 
 
 @app.command()

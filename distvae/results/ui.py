@@ -46,7 +46,8 @@ def serve(out: Path, port: int, say: Callable[[str], None]) -> int:
     log = out / "logs" / "ui.log"
     log.parent.mkdir(exist_ok=True)
     with open(log, "w") as f:
-        server = subprocess.Popen(command, stdout=f, stderr=subprocess.STDOUT, start_new_session=True)
+        env = {"MLFLOW_DISABLE_TELEMETRY": "true", **os.environ}  # a page on loopback tells nobody
+        server = subprocess.Popen(command, stdout=f, stderr=subprocess.STDOUT, start_new_session=True, env=env)
     old = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         url = f"http://127.0.0.1:{port}"
