@@ -160,7 +160,6 @@ def plot(
 
 
 @app.command()
-<<<<<<< HEAD
 def compare(
     outs: Annotated[
         list[Path], typer.Argument(metavar="OUT...", help="sweeps; the others are compared with the first")
@@ -191,7 +190,9 @@ def compare(
     if to is not None:
         path = draw(sides, view, to)
         say(f"picture: {path}") if as_json else print(path)
-=======
+
+
+@app.command()
 def report(
     out: Out,
     to: Annotated[Path | None, typer.Option(help="file to write; default: OUT/report.html")] = None,
@@ -201,7 +202,6 @@ def report(
     from distvae.report import build, write
 
     emit(build(existing(out))) if as_json else print(write(existing(out), to))
->>>>>>> m5-report
 
 
 @app.command()
