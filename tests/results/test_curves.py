@@ -102,7 +102,7 @@ def test_the_best_at_a_rate(tmp_path):
         ("fid_classifier_mnist_se", "a standard error"),
         ("latent_dim", "is not one of elbo_nats, "),
         ("elbo", "did you mean 'elbo_nats'?"),
-        ("probe_acuracy_100", "did you mean 'probe_accuracy'?"),
+        ("probe_acuracy_100", "did you mean 'probe_accuracy_*'?"),
     ],
 )
 def test_what_ranks_nothing(tmp_path, by, says):
