@@ -7,6 +7,8 @@ import json
 
 import pyarrow as pa
 
+from distvae.trial import KNOBS
+
 SCHEMA_VERSION = "1"
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _F, _I, _L = pa.float64(), pa.int32(), pa.int64()
@@ -65,6 +67,22 @@ SCHEMA = pa.schema(
         "distvae.units": json.dumps({name: unit for name, _, unit, _ in _COLUMNS if unit}),
     },
 )
-METRICS = [
-    name for name, kind, unit, _ in _COLUMNS if kind == _F and name not in ("r", "beta", "gamma", "p_keep", "wall_s")
-] + ["active_units"]
+_GIVEN = {"seed", "attempt", "n_examples", "epoch", "step", "point", *KNOBS, "wall_s"}  # numbers that are no metrics
+
+
+def metric_names(table: pa.Table) -> list[str]:
+    """The columns that hold metrics: those of every sweep, and those that were measured later."""
+    return [f.name for f in table.schema if is_metric(f.name) and (f.type == _F or pa.types.is_integer(f.type))]
+
+
+def is_metric(name: str) -> bool:
+    """Is a column of numbers a metric? Knobs, counters and times are not."""
+    return name not in _GIVEN
+
+
+def unit_of(table: pa.Table, name: str) -> str:
+    """`nats/example`; "" if it has none."""
+    return (table.schema.field(name).metadata or {}).get(b"unit", b"").decode()
+
+
+METRICS = metric_names(SCHEMA.empty_table())
