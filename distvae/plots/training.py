@@ -120,7 +120,7 @@ def _draw(ax: Axes, found: Sequence[Course], best: Sequence[Config]) -> None:
     labels = {(c.config_key, c.points[0].point): knobs.label(c, names) or "the configuration" for c in chosen}
     drawn = [s for s in STYLES if any(s in c.splits for c in found)]
     ends: list[float] = []
-    for course in found:
+    for course in sorted(found, key=lambda c: list(colours).index(c.key) if c.key in colours else len(colours)):
         hue = colours.get(course.key)
         for split in drawn if hue else drawn[:1]:
             if line := course.splits.get(split):

@@ -117,10 +117,24 @@ def said_at_the_end(swept, capsys):
     return capsys.readouterr().err
 
 
-def test_a_sweep_ends_with_its_pictures_here_and_in_mlflow(swept, out, capsys):
+def test_a_sweep_ends_with_its_pictures_and_mlflow_is_given_them_unless_it_was_away(swept, out, capsys, monkeypatch):
+    """That MLflow has them: test_tracking.py; after a real sweep: test_sweep.py."""
+    given = []
+
+    class Store:
+        def __init__(self, uri, out, sweep, resolved):
+            self.told = (uri, out, sweep)
+
+        def pictures(self, paths):
+            given.append((self.told, [p.name for p in paths]))
+
+    monkeypatch.setattr(tracking, "Store", Store)
     said = said_at_the_end(swept, capsys)
     assert f"pictures  {', '.join(str(out / 'plots' / f'{n}.png') for n in SWEEP)}\n" in said
-    assert len(list((out / "mlartifacts").glob("*/artifacts/plots/*.png"))) == 4
+    assert given == [((None, out, "s"), [f"{n}.png" for n in SWEEP])]
+    swept[1].tracked = False
+    said_at_the_end(swept, capsys)
+    assert len(given) == 1
 
 
 def test_a_picture_that_goes_wrong_is_a_line_and_no_error(swept, out, capsys, monkeypatch):

@@ -44,6 +44,7 @@ def test_the_quickstart_from_yaml_to_picture(tmp_path):
     assert all(r["git_sha"] and r["device"] == "cpu" and r["rate_se"] > 0 for r in rows)
     for picture in ("rd.png", "heat.png", "parallel.png"):
         assert (out / "plots" / picture).stat().st_size > 20_000
+        assert len(list((out / "mlartifacts").glob(f"*/artifacts/plots/{picture}"))) == 1
     # What a person reads: plain lines while it runs, then the frontier, the best, where everything lies.
     assert re.search(rf"\d+/{len(planned)} done · \d+ running · .*0 failed · .* ETA ", said)
     title = r"frontier( \(\d+ of its \d+ configurations: the lower hull\))?: digits \(binary\), test split, nats per example"
