@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distvae.plots.canvas import save
 from distvae.plots.densities import P, Q, along, draw_along, told
 from distvae.plots.kind import Kind, Options
 from distvae.plots.latents import ACTIVE, codes, dimensions, prior
 from distvae.plots.model import Shown, choose, on_split
-from distvae.results.plots import save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

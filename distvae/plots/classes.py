@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
+from distvae.plots.canvas import BLACK, OKABE_ITO
+
+EIGHT = (*OKABE_ITO[:-1], BLACK, OKABE_ITO[-1])
 PETROFF = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadb",
 )  # fmt: skip
@@ -17,11 +19,11 @@ PLAIN = OKABE_ITO[0]  # without classes
 
 
 def scatter(
-    ax: Any, xy: NDArray[np.float64], y: NDArray[np.int64] | None, classes: NDArray[np.int64], **style: Any
+    ax: Any, xy: NDArray[np.float64], y: NDArray[np.int64] | None, classes: NDArray[np.int64] | None, **style: Any
 ) -> Any:
     """Points `[n, 2]` of classes `y` `[n]`, in the order given: no class lies above another. Returns the artist."""
     style = {"s": 6, "lw": 0, "alpha": 0.7, "rasterized": True, **style}
-    if y is None:
+    if y is None or classes is None:
         return ax.scatter(*xy.T, color=PLAIN, **style)
     if len(classes) > len(PETROFF):
         return ax.scatter(*xy.T, c=y, cmap="viridis", vmin=classes[0], vmax=classes[-1], **style)
@@ -30,7 +32,7 @@ def scatter(
 
 def colour(classes: NDArray[np.int64]) -> Callable[[int], str]:
     """Class -> its colour, for at most ten."""
-    palette = OKABE_ITO if len(classes) <= len(OKABE_ITO) else PETROFF
+    palette = EIGHT if len(classes) <= len(EIGHT) else PETROFF
     return dict(zip(classes.tolist(), palette, strict=False)).__getitem__
 
 

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.plots.classes import OKABE_ITO
+from distvae.plots.canvas import OKABE_ITO
 from distvae.plots.latents import codes, prior
 from distvae.plots.marginals import aggregated_density, modes, prior_density
 from distvae.plots.model import Shown
 
 GRID = 400  # points of a density
 LINES = 4  # more modes are ticks at the bottom
-Q, P = OKABE_ITO[0], OKABE_ITO[5]  # colours of q(z) and p(z)
+Q, P = OKABE_ITO[0], OKABE_ITO[4]  # colours of q(z) and p(z)
 
 
 class Along(NamedTuple):

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from distvae.api import kept_model
 from distvae.metrics.subject import Subject
-from distvae.plots.kind import NothingToPlotError, Options
+from distvae.plots.kind import NothingToPlotError, OptionError, Options
 from distvae.results import curves, ledger
 from distvae.sweeps.plan import trial_from_json
 from distvae.trial import Trial
@@ -50,7 +50,7 @@ class Shown:
 
 def choose(out: Path, options: Options) -> Shown:
     """The trial with the key `options.trial` (or its first digits; default: the best by valid bound) and its kept
-    weights; a beta-input model at its best beta. Raises NothingToPlotError."""
+    weights; a beta-input model at its best beta. Raises OptionError, NothingToPlotError."""
     table = ledger.load(out)
     table = table if options.trial is None else _of(table, options.trial)
     trial, beta = _best(out, table)
@@ -94,7 +94,7 @@ def _of(table: pa.Table, key: str) -> pa.Table:
     if len(found) != 1:
         several = "begins several trials' keys" if found else "is no trial's key"
         some = ", ".join((found or keys)[:8]) + (", ..." if len(found or keys) > 8 else "")
-        raise NothingToPlotError(f"--trial: {key!r} {several} (ended: {some or 'none'})")
+        raise OptionError(f"--trial: {key!r} {several} (ended: {some or 'none'})")
     return table.filter(pa.array([k == found[0] for k in table["trial_key"].to_pylist()]))
 
 

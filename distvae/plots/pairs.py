@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distvae.kernels.philox import Stream, permutation
+from distvae.plots.canvas import save
 from distvae.plots.classes import legend, scatter
 from distvae.plots.densities import along, draw_along, told
 from distvae.plots.kind import Kind, NothingToPlotError, Options
 from distvae.plots.latents import codes, dimensions
 from distvae.plots.model import Shown, choose, on_split
-from distvae.results.plots import save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,15 +64,15 @@ def picture(shown: Shown, seed: int) -> Figure:
     artist = None
     for (i, j), ax in planes.items():
         artist = scatter(ax, z[rows][:, [j, i]], None if y is None else y[rows], classes, s=20 if k == 2 else 8)
-        ax.set_xlim(found[j].grid[[0, -1]])
-        ax.set_ylim(found[i].grid[[0, -1]])
+        ax.set_xlim(found[j].grid[0], found[j].grid[-1])
+        ax.set_ylim(found[i].grid[0], found[i].grid[-1])
         _label(ax, names[j] if i == k - 1 else None, names[i] if j == 0 else None)
     for i, ax in enumerate(beside):
         draw_along(ax, found[i], upright=k == 2 and i == 1)
         ax.tick_params(labelsize=7)
     if k > 2:
         for ax, a in zip(beside, found, strict=True):
-            ax.set_xlim(a.grid[[0, -1]])
+            ax.set_xlim(a.grid[0], a.grid[-1])
         beside[-1].set_xlabel(names[-1], fontsize=8)
         beside[0].set_ylabel("density", fontsize=8)
     legend(fig, artist, classes, fig.axes)

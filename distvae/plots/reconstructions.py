@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from distvae.kernels.philox import Stream, permutation
+from distvae.plots.canvas import save
 from distvae.plots.kind import Kind, Options
 from distvae.plots.latents import MIDDLE, middle
 from distvae.plots.model import Shown, choose, on_split
 from distvae.plots.sheet import Images, check_images, columns_for, images, sheet, show, stacked
-from distvae.results.plots import save
 from distvae.samplers.sampler import decode
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, get_args
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from torch import Tensor
 
+from distvae.plots.canvas import save
 from distvae.plots.kind import Kind, NothingToPlotError, Options
 from distvae.plots.model import Shown, choose
 from distvae.plots.sheet import Images, check_images, images, sheet, show
-from distvae.results.plots import save
 from distvae.samplers import Sampler, SamplerError, named
 from distvae.training.evaluate import Examples
 from distvae.trial import as_data, flatten
@@ -91,7 +92,7 @@ def _short(v: Any) -> str:
     return f"{v:g}" if isinstance(v, float) else ",".join(map(_short, v)) if isinstance(v, list) else str(v)
 
 
-def picture(panels: list[tuple[str, Images | None]], title: str) -> Figure:
+def picture(panels: Sequence[tuple[str, Images | None]], title: str) -> Figure:
     """A sheet for each panel, its words above it."""
     from matplotlib.figure import Figure
 

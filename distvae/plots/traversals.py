@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.kernels.philox import Stream, permutation
+from distvae.plots.canvas import save
 from distvae.plots.kind import Kind, Options
 from distvae.plots.latents import MIDDLE, Dimensions, codes, dimensions, middle
 from distvae.plots.model import Shown, choose, on_split
 from distvae.plots.sheet import check_images, columns_for, images, sheet, show, stacked
-from distvae.results.plots import save
 from distvae.samplers.sampler import decode
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def lines(shown: Shown, dims: Dimensions, example: int) -> list[Row]:
     rows = []
     for k in ends(len(dims.number)):
         d = int(dims.number[k])
-        values = np.linspace(*np.percentile(z[:, d], [1, 99]), COLUMNS)
+        low, high = np.percentile(z[:, d], [1, 99])
+        values = np.linspace(low, high, COLUMNS)
         rows.append(Row(dims.words(k), move(at, d, torch.from_numpy(values)), [f"{v:.2f}" for v in values]))
     return rows
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.kernels.philox import Stream, permutation
+from distvae.plots.canvas import save
 from distvae.plots.classes import PETROFF, legend, scatter
 from distvae.plots.kind import Kind, NothingToPlotError, Options
 from distvae.plots.latents import codes
 from distvae.plots.model import Shown, choose, on_split
-from distvae.results.plots import save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ def embed(means: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     except ImportError as e:
         raise NothingToPlotError("umap: umap-learn is not installed (pip install umap-learn)") from e
     neighbours = min(NEIGHBOURS, len(means) - 1)
-    fixed = {"random_state": seed % 2**32, "n_jobs": 1}  # one thread: only so is it the same every time
+    fixed: dict[str, Any] = {"random_state": seed % 2**32, "n_jobs": 1}  # one thread: only so is it the same every time
     return np.asarray(UMAP(n_neighbors=neighbours, min_dist=MIN_DIST, **fixed).fit_transform(means), dtype=np.float64)
 
 

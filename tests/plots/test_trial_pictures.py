@@ -14,7 +14,7 @@ from distvae.likelihoods import Gaussian as GaussianLikelihood
 from distvae.nets import Mlp
 from distvae.objectives import Elbo
 from distvae.plots import aggregated, latents, model, pairs, reconstructions, samples, traversals, umap
-from distvae.plots.classes import OKABE_ITO, PETROFF, colour
+from distvae.plots.classes import EIGHT, PETROFF, colour
 from distvae.plots.kind import NothingToPlotError, Options
 from distvae.plots.sheet import stacked
 from distvae.posteriors import Gaussian, Posterior
@@ -349,9 +349,9 @@ def test_two_dimensions_are_one_plane_and_one_has_none(tmp_path):
 
 
 def test_classes_have_colours_of_their_own():
-    assert len(set(OKABE_ITO)) == 8 and len(set(PETROFF)) == 10
+    assert len(set(EIGHT)) == 8 and len(set(PETROFF)) == 10
     eight, ten = np.arange(2, 10), np.arange(10)
-    assert [colour(eight)(c) for c in eight] == list(OKABE_ITO)
+    assert [colour(eight)(c) for c in eight] == list(EIGHT)
     assert [colour(ten)(c) for c in ten] == list(PETROFF)
 
 
