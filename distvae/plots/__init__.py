@@ -19,6 +19,12 @@ FILES = (
     "heat",
     "parallel",
     "training",
+    "reconstructions",
+    "samples",
+    "traversals",
+    "pairs",
+    "umap",
+    "aggregated",
 )  # of KINDS, in order: distvae/plots/<name>.py has `KIND`
 
 

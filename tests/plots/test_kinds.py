@@ -39,6 +39,12 @@ def test_every_kind_is_found_by_its_name_and_reads_options_that_exist():
     assert "pie" not in KINDS
 
 
+def test_of_all_a_trial_or_a_sampler_that_is_named_chooses_the_kinds_that_read_it():
+    assert {k.of for k in plots.chosen(["all"], ["trial", "seed"])} == {"trial"}
+    assert [k.name for k in plots.chosen(["all"], ["n", "sampler"])] == ["samples"]
+    assert [k.name for k in plots.chosen(["rd", "all"], ["color"])] == list(FILES)
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys\nsys.argv = ['distvae', 'plot', '--help']\nfrom distvae.cli import main\n"
