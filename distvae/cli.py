@@ -14,6 +14,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from distvae.plots import FILES
+
 app = typer.Typer(
     name="distvae",
     help="Sweep VAE variants from one YAML file to a rate-distortion curve.",
@@ -55,7 +57,7 @@ def sweep(
     count = f"{algorithm.trials} suggestions" if algorithm else f"{len(study.trials)} trials"
     say(f"{study.name}: {count}" + (f" ({study.duplicates} duplicates removed)" if study.duplicates else ""))
     outcome = run(study, out, address=address)
-    finish(outcome, err)
+    finish(outcome, err, study)
     if address is None:
         overhead.keep(outcome, began, study.engine, {t.key: t for t in study.trials})
     raise typer.Exit(outcome.exit_code)
@@ -130,33 +132,49 @@ def export(
 @app.command()
 def plot(
     out: Out,
-    kind: Annotated[str, typer.Option(help="rd, heat, all (both), or samples")] = "all",
-    x: Annotated[str, typer.Option(help="heat map: knob along x")] = "r",
-    y: Annotated[str, typer.Option(help="heat map: knob along y")] = "latent_dim",
-    value: Annotated[str, typer.Option(help="heat map: metric")] = "elbo_nats",
-    split: Annotated[str, typer.Option(help="split whose rows are drawn")] = "test",
-    color: Annotated[str | None, typer.Option(help="rd: knob that colours the points")] = None,
-    trial: Annotated[
-        str | None, typer.Option(help="samples: key of the trial, or its first digits; default: the best")
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help=f"{', '.join(FILES)}, or all that have something to show (the default); several with commas"),
     ] = None,
-    sampler: Annotated[str, typer.Option(help="samples: how z is drawn, as YAML, e.g. {type: aggregated}")] = "prior",
-    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="samples: images")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="samples: seed of the draws, and of a sampler that is fitted")] = 0,
+    color: Annotated[
+        str | None, typer.Option(help="knob that colours the points: r, beta, ..., or a dotted config name")
+    ] = None,
+    x: Annotated[str | None, typer.Option(help="heat map: knob along x; default: the one with most values")] = None,
+    y: Annotated[str | None, typer.Option(help="heat map: knob along y; default: the next")] = None,
+    value: Annotated[str | None, typer.Option(help="metric of heat map and training curves; default elbo_nats")] = None,
+    split: Annotated[str | None, typer.Option(help="split whose rows are drawn; default test")] = None,
+    trial: Annotated[str | None, typer.Option(help="key of a trial, or its first digits; default: the best")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="samples: how z is drawn, as YAML, e.g. {type: aggregated}; default: every one")
+    ] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, max=10_000, help="images or examples of a trial")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="seed of the draws, and of a sampler that is fitted; default 0")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Draw the rate-distortion plane and a heat map over two knobs, or a trial's samples; prints the files' paths."""
-    from distvae.results.finish import draw
+    """Draw a sweep, and its best trial (or --trial) where its weights were kept; prints the files' paths."""
+    from distvae.plots import Options, draw
+    from distvae.results.tracking import log_pictures
 
-    if kind not in ("rd", "heat", "samples", "all"):
-        raise UsageError(f"--kind: {kind!r} is not one of rd, heat, samples, all")
-    if kind == "samples":
-        from distvae.results.samples import draw as draw_samples
-
-        print(draw_samples(existing(out), sampler, trial=trial, n=n, seed=seed))
-        return
-    if trial is not None or sampler != "prior":
-        raise UsageError("--trial and --sampler are of samples (add --kind samples)")
-    for path in draw(existing(out), kind=kind, x=x, y=y, value=value, split=split, color=color):
-        print(path)
+    options = {"color": color, "x": x, "y": y, "value": value, "split": split, "trial": trial, "sampler": sampler}
+    given = {k: v for k, v in {**options, "n": n, "seed": seed}.items() if v is not None}
+    names = [name.strip() for text in kind or ["all"] for name in text.split(",")]
+    drawn = draw(existing(out), names, Options(**given), given)
+    if as_json:
+        emit(
+            {
+                "pictures": {k: list(map(str, v)) for k, v in drawn.pictures.items()},
+                "left_out": [{"kinds": kinds, "why": why} for why, kinds in drawn.left_out.items()],
+            }
+        )
+    else:
+        for path in drawn.paths:
+            print(path)
+        for line in drawn.missing:
+            say(line)
+    if away := log_pictures(out, drawn.paths):
+        say(away)
 
 
 @app.command()
@@ -225,7 +243,9 @@ def sync(
     from distvae.results.tracking import sync as replay
 
     view = replay(existing(out), uri)
-    emit(view) if as_json else say(f"MLflow has {view['trials']} trials and {view['metrics']} metric points of {out}")
+    emit(view) if as_json else say(
+        f"MLflow has {view['trials']} trials, {view['metrics']} metric points and {view['pictures']} pictures of {out}"
+    )
 
 
 @app.command()
@@ -316,6 +336,7 @@ def exit_code(e: Exception) -> int | None:
         "NothingToPlotError": 2,
         "NothingToCompareError": 2,
         "NoCodecError": 2,
+        "OptionError": 2,
         "SamplerError": 2,
         "FeatureError": 2,
         "BenchError": 2,

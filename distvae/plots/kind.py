@@ -11,13 +11,17 @@ class NothingToPlotError(Exception):
     """A picture was asked for that has nothing to show (exit code 2). The message says why and what would help."""
 
 
+class OptionError(Exception):
+    """An option of `distvae plot` names what is not there (exit code 2)."""
+
+
 @dataclass(frozen=True)
 class Options:
     """The options of `distvae plot`; a kind reads those it knows."""
 
     split: str = "test"
     color: str | None = None  # knob (of the five, or any dotted config name) that colours the points
-    x: str | None = None  # heat map: knob along x,
+    x: str | None = None  # heat map: knob along x, of the five or any dotted config name; default: the liveliest,
     y: str | None = None  # along y,
     value: str = "elbo_nats"  # and metric; training curves: metric
     trial: str | None = None  # key of a trial or its first digits; default: the best by valid bound

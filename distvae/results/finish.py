@@ -12,23 +12,27 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from distvae.results import curves, ledger, plots
+from distvae.plots import KINDS, PLOTS, NothingToPlotError, Options
+from distvae.results import curves, ledger, tracking
 from distvae.results.families import varied_choices
+from distvae.study import Study
 from distvae.sweeps.run import Outcome
 from distvae.trial import flatten
 
-PLOTS = "plots"
 ROWS = 15  # longer frontiers are shown by their lower hull
 
 
-def finish(outcome: Outcome, console: Console) -> None:
+def finish(outcome: Outcome, console: Console, study: Study) -> None:
     """After `sweep`: write rd_curve.parquet and the pictures, then say what came out."""
     out = outcome.out
     curve = ledger.export(out)
-    pictures = draw(out, kind="all") if outcome.count("finished") else []
+    notes = list(outcome.notes)
+    pictures = draw_quietly(out, notes) if outcome.count("finished") else []
+    if pictures and outcome.tracked and (away := tracking.log_pictures(out, pictures, study)):
+        notes.append(away)
     view = summary(out)
     render_status(view, console)
-    for note in outcome.notes:
+    for note in notes:
         console.print(note, markup=False)
     console.print()
     for what, where in (
@@ -45,38 +49,18 @@ def finish(outcome: Outcome, console: Console) -> None:
         )
 
 
-def draw(
-    out: Path,
-    *,
-    kind: str = "all",
-    x: str = "r",
-    y: str = "latent_dim",
-    value: str = "elbo_nats",
-    split: str = "test",
-    color: str | None = None,
-) -> list[Path]:
-    """The pictures of a sweep in OUT/plots. With `all`, a picture that has nothing to show is left out; asked for by
-    name, it is an error."""
-    table, paths = ledger.load(out), []
-    folder = out / PLOTS
-    folder.mkdir(exist_ok=True)
-    for name in ("rd", "heat") if kind == "all" else (kind,):
-        path = folder / f"{name}.png"
+def draw_quietly(out: Path, notes: list[str]) -> list[Path]:
+    """The pictures of the sweep. Nobody asked for them, so what goes wrong is a note, and no error."""
+    drawn: list[Path] = []
+    for name in KINDS:
         try:
-            if name == "rd":
-                plots.rd_plane(table, path, split=split, color=color)
-            else:
-                plots.heat_map(table, path, x=x, y=y, value=value, split=split)
-        except ValueError as e:
-            if kind != "all":
-                raise NothingToPlotError(f"{out}: {e}") from e
+            if KINDS[name].of == "sweep":
+                drawn += KINDS[name].draw(out, out / PLOTS, Options())
+        except NothingToPlotError:
             continue
-        paths.append(path)
-    return paths
-
-
-class NothingToPlotError(Exception):
-    """A picture was asked for that has nothing to show (exit code 2)."""
+        except Exception as e:
+            notes.append(f"no picture {name}: {type(e).__name__}: {e}; `distvae plot {out} --kind {name}` tries again")
+    return drawn
 
 
 def summary(out: Path) -> dict[str, Any]:

@@ -13,22 +13,29 @@ import json
 import logging
 import os
 import queue
+import re
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from distvae.files import replacing
+from distvae.plots import PLOTS
 from distvae.results import ledger
 from distvae.results.curves import trial_status
 from distvae.results.schema import is_metric
 from distvae.trial import Trial
 
+if TYPE_CHECKING:
+    from distvae.study import Study
+
 KEY, STATUS, SWEEP_ID = "distvae.trial_key", "distvae.status", "distvae.sweep_id"
 PARAM_MAX = 500
+_TRIAL = re.compile(r"(?<![0-9a-z])[0-9a-f]{16}(?![0-9a-z])")  # a trial's key in the name of a picture
 CLOSE_AWAY_S = 5.0  # how long to wait at the end for a store that has been away
 BACK_OFF_S = (1.0, 2.0, 5.0, 10.0)
 _END = {
@@ -68,6 +75,8 @@ class Store:
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        if uri is None:
+            _move_here(out)
         mlflow.set_tracking_uri(uri or store_uri(out))  # else artifact calls of a client would open another store
         self.client = MlflowClient(uri or store_uri(out))
         self.zero = created_ms(out)
@@ -159,6 +168,15 @@ class Store:
         self.client.set_tag(self.children[key], STATUS, status)
         self.client.set_terminated(self.children[key], status=_END[status])
 
+    def pictures(self, paths: Iterable[Path]) -> int:
+        """Artifacts `plots/<name>`: of a trial's run if the name has its key, else of the sweep's. Returns how many."""
+        count = 0
+        for count, path in enumerate(paths, start=1):  # noqa: B007
+            named = _TRIAL.search(path.stem)
+            run = self.children.get(named[0], self.parent) if named else self.parent
+            self.client.log_artifact(run, str(path), "plots")
+        return count
+
     def close(self, status: str) -> None:
         self.client.set_terminated(self.parent, status=status)
 
@@ -223,7 +241,8 @@ class Tracker:
 
 
 def sync(out: Path, uri: str | None = None) -> dict[str, Any]:
-    """Rebuild MLflow's view of a sweep from its ledger and plan; repeat at will. Returns {trials, metrics, uri}.
+    """Rebuild MLflow's view of a sweep from its ledger and plan; repeat at will. Returns {trials, metrics, pictures,
+    uri}.
 
     Raises TrackerError if MLflow does not answer."""
     from distvae.config import load
@@ -234,13 +253,50 @@ def sync(out: Path, uri: str | None = None) -> dict[str, Any]:
     try:
         store = Store(uri, out, study.name, study.resolved)
         trials, points = store.replay(table)
+        pictures = store.pictures(sorted((out / PLOTS).glob("*.png")))
         if trials:
             store.close("FINISHED")
     except Exception as e:
         raise TrackerError(
             f"MLflow at {uri or store_uri(out)} does not answer: {_short(e)}; start it, or give --uri"
         ) from e
-    return {"trials": trials, "metrics": points, "uri": uri or store_uri(out)}
+    return {"trials": trials, "metrics": points, "pictures": pictures, "uri": uri or store_uri(out)}
+
+
+def log_pictures(out: Path, paths: Iterable[Path], study: Study | None = None) -> str | None:
+    """Bring pictures to MLflow, where the sweep has one. Returns what went wrong in a line: pictures are not worth an
+    error."""
+    uri: str | None = None
+    try:
+        if study is None:
+            if not (out / "sweep.yaml").exists():  # one trial trained from Python
+                return None
+            from distvae.config import load
+
+            study = load(out / "sweep.yaml")
+        uri = study.tracking.uri
+        Store(uri, out, study.name, study.resolved).pictures(paths)
+    except Exception as e:
+        at = uri or store_uri(out)
+        return f"MLflow at {at} did not take the pictures ({_short(e)}); `distvae sync {out}` brings them later"
+    return None
+
+
+def _move_here(out: Path) -> None:
+    """If OUT was moved or copied since, its store still names the old place, and artifacts would go there."""
+    db, here = out / "mlflow.db", (out / "mlartifacts").absolute().as_uri()
+    if not db.exists():
+        return
+    with contextlib.closing(sqlite3.connect(db, timeout=10.0)) as store, store:
+        if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
+            return
+        for (there,) in store.execute("SELECT artifact_location FROM experiments").fetchall():
+            if there and there != here and there.startswith("file:") and there.endswith("/mlartifacts"):
+                store.execute("UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (here, there))
+                store.execute(
+                    "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE substr(artifact_uri, 1, ?) = ?",
+                    (here, len(there) + 1, len(there) + 1, f"{there}/"),
+                )
 
 
 class TrackerError(Exception):

@@ -48,6 +48,7 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     unmeasured: int = 0  # trials of which a metric could not be measured: it raised
     ran: list[str] = field(default_factory=list)  # trials that ended in this run
+    tracked: bool = True  # did MLflow take everything?
     first: tuple[float, float] | None = None  # `overhead.mark` when the first group started,
     last: tuple[float, float] | None = None  # and when the last trial ended
 
@@ -162,6 +163,7 @@ class _Driver:
                 self.tracker.end(key, "interrupted")
             lost = self.tracker.close(60.0, "KILLED" if self.outcome.interrupted else "FINISHED")
             if lost:
+                self.outcome.tracked = False
                 self.outcome.notes.append(
                     f"MLflow did not take {lost} events; nothing is lost: run `distvae sync {self.out}` when it is back"
                 )

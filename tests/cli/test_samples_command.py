@@ -11,7 +11,8 @@ from commands import command
 import distvae
 from distvae.config import loads
 from distvae.data import load as load_data
-from distvae.results import samples
+from distvae.plots import samples, sheet
+from distvae.plots.canvas import save
 
 BINARIZED = """\
 vae: {encoder: {type: mlp, hidden: [16]}, latent_dim: 3, prior: {type: binarized, r: 1.0}}
@@ -41,24 +42,24 @@ def swept(tmp_path_factory):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What `picture` was given."""
+    """(words, images) of each panel, and the title."""
     seen = []
     real = samples.picture
     monkeypatch.setattr(
-        samples, "picture", lambda images, path, title: (seen.append((images, title)), real(images, path, title))
+        samples, "picture", lambda panels, title: (seen.append((panels, title)), real(panels, title))[1]
     )
     return seen
 
 
 def test_samples_of_the_best_trial(capsys, swept, drawn):
     out = swept[0]
-    done = command(capsys, "plot", out, "--kind", "samples", "-n", 7)
+    done = command(capsys, "plot", out, "--kind", "samples", "--sampler", "prior", "-n", 7)
     best = distvae.load_best(out)
-    ((images, title),) = drawn
-    assert torch.equal(torch.from_numpy(images), distvae.samplers.draw(best, 7).clamp(0, 1))
+    (([(words, images)], title),) = drawn
+    assert torch.equal(torch.from_numpy(images), distvae.samplers.draw(best, 7).clamp(0, 1).double())
     key = {False: swept[1].key, True: swept[2].key}[best.model.conditioning is not None]
     path = out / "plots" / f"samples_prior_{key}.png"
-    assert done.code == 0 and done.out == f"{path}\n" and "\nprior" in title
+    assert done.code == 0 and done.out == f"{path}\n" and words.startswith("prior") and "7 samples" in title
     pixels = matplotlib.image.imread(path)[..., :3]
     assert pixels.std() > 0.1 and np.allclose(pixels[..., 0], pixels[..., 1]), "grey"
 
@@ -68,12 +69,12 @@ def test_a_trial_and_a_sampler_by_name(capsys, swept, drawn):
     args = ["--trial", trial.key[:6], "--sampler", "{type: aggregated, components: 2}", "-n", 4, "--seed", 3]
     done = command(capsys, "plot", out, "--kind", "samples", *args)
     assert done.out == f"{out / 'plots' / f'samples_aggregated_{trial.key}.png'}\n", done.err
-    ((images, title),) = drawn
-    assert title == "digits: r=1 beta=1 d=3 seed=0\naggregated: components=2 covariance=full of=draws"
+    (([(words, images)], title),) = drawn
+    assert words == "aggregated: components=2 covariance=full of=draws" and "digits: r=1 beta=1 d=3 seed=0" in title
     x = torch.from_numpy(load_data(trial.data).train.pixels(slice(None)))
     vae = distvae.train(trial, out).model
     want = distvae.samplers.draw(vae, 4, {"type": "aggregated", "components": 2}, x, seed=3)
-    assert torch.equal(torch.from_numpy(images), want.clamp(0, 1))
+    assert torch.equal(torch.from_numpy(images), want.clamp(0, 1).double())
 
 
 def test_a_beta_input_trial_goes_down_the_betas_it_was_evaluated_at(capsys, swept, drawn):
@@ -83,7 +84,23 @@ def test_a_beta_input_trial_goes_down_the_betas_it_was_evaluated_at(capsys, swep
     model = distvae.train(trial, out).model
     assert model.betas == (0.1, 1.0)
     want = distvae.samplers.draw(model, 4, {"type": "recursive", "betas": [1.0, 0.1]}).clamp(0, 1)
-    assert torch.equal(torch.from_numpy(drawn[0][0]), want) and drawn[0][1].endswith(", at beta=0.1")
+    (([(words, images)], title),) = drawn
+    assert torch.equal(torch.from_numpy(images), want.double()) and words.endswith(", at beta=0.1")
+    assert f"seed=0 at beta={distvae.load_best(out).beta:g}," in title, "the model's own"
+
+
+def test_every_sampler_that_fits_has_a_panel(capsys, swept, drawn):
+    out, binarized, beta_input = swept
+    for trial, fit in (
+        (binarized, "unbinarized biased aggregated second_stage"),
+        (beta_input, "aggregated second_stage recursive"),
+    ):
+        done = command(capsys, "plot", out, "--kind", "samples", "--trial", trial.key, "-n", 4)
+        assert done.out == f"{out / 'plots' / f'samples_{trial.key}.png'}\n", done.err
+        panels, _ = drawn.pop()
+        assert [words.split(":")[0].split(",")[0] for words, _ in panels] == ["prior", *fit.split()]
+        assert all(images.shape == (4, 1, 8, 8) for _, images in panels)
+        assert len({images.tobytes() for _, images in panels}) == len(panels)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +114,6 @@ def test_a_beta_input_trial_goes_down_the_betas_it_was_evaluated_at(capsys, swep
         (["--trial", "nothing"], "--trial: 'nothing' is no trial's key (ended: "),
         (["--trial", ""], "begins several trials' keys"),
         (["-n", "0"], "-n"),
-        (["--kind", "rd", "--trial", "abc"], "--trial and --sampler are of samples (add --kind samples)"),
     ],
 )
 def test_what_cannot_be_drawn_exits_2(capsys, swept, args, said):
@@ -124,18 +140,18 @@ def test_vectors_are_not_pictures(capsys, tmp_path):
 
 def test_images_lie_by_rows_with_white_between():
     images = np.random.default_rng(0).random((5, 3, 2, 4))
-    sheet = samples.sheet(images)
-    assert sheet.shape == (2 * 3 - 1, 3 * 5 - 1, 3)
+    drawn = sheet.sheet(images)
+    assert drawn.shape == (2 * 3 - 1, 3 * 5 - 1, 3)
     for i in range(5):
         row, column = divmod(i, 3)
-        tile = sheet[row * 3 : row * 3 + 2, column * 5 : column * 5 + 4]
+        tile = drawn[row * 3 : row * 3 + 2, column * 5 : column * 5 + 4]
         assert np.array_equal(tile.transpose(2, 0, 1), images[i])
-    assert (sheet[2] == 1).all() and (sheet[:, 4] == 1).all() and (sheet[3:, 10:] == 1).all()
+    assert (drawn[2] == 1).all() and (drawn[:, 4] == 1).all() and (drawn[3:, 10:] == 1).all()
 
 
 def test_a_colour_picture(tmp_path):
     red = np.zeros((4, 3, 8, 8))
     red[:, 0] = 1.0
-    samples.picture(red, tmp_path / "red.png", "red")
+    save(samples.picture([("red", red)], "red"), tmp_path / "red.png")
     pixels = matplotlib.image.imread(tmp_path / "red.png")
     assert ((pixels[..., :3] == [1, 0, 0]).all(-1)).mean() > 0.5

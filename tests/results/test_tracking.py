@@ -1,10 +1,13 @@
 """MLflow as a view of the ledger: rebuilt at will, never twice, and never in training's way."""
 
+import re
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from ledgers import commit, measured, trial
@@ -12,7 +15,7 @@ from mlflow import MlflowClient
 
 from distvae.config import loads
 from distvae.results import tracking
-from distvae.results.tracking import Store, Tracker, TrackerError, store_uri, sync
+from distvae.results.tracking import Store, Tracker, TrackerError, log_pictures, store_uri, sync
 from distvae.sweeps.plan import write_plan
 
 TEXT = "name: s\nvae: {latent_dim: 2, prior: {type: binarized, r: 0}}\ntrain: {epochs: 2}\nseeds: 3\n"
@@ -43,7 +46,7 @@ def runs(uri):
 
 def test_sync_rebuilds_mlflow_and_repeats_harmlessly(out):
     uri = store_uri(out)
-    assert sync(out) == sync(out) == {"trials": 3, "metrics": 2 * 4 * 7, "uri": uri}
+    assert sync(out) == sync(out) == {"trials": 3, "metrics": 2 * 4 * 7, "pictures": 0, "uri": uri}
     (parent,), children = runs(uri)
     assert set(children) == {trial(s).key for s in range(3)}
     assert parent.info.status == "FINISHED" and "latent_dim: 2" in parent.data.tags["distvae.sweep_yaml"]
@@ -99,6 +102,59 @@ def test_a_new_run_brings_what_a_killed_one_committed_and_did_not_tell(out, tmp_
         trial(2).key: "failed",
     }
     assert children[trial(1).key].data.metrics["test/rate_nats"] == 3.0
+
+
+def artifacts(uri, run):
+    return sorted(f.path for f in MlflowClient(uri).list_artifacts(run.info.run_id, "plots"))
+
+
+@pytest.fixture
+def pictured(out, tmp_path):
+    """A copy of OUT, without MLflow's store, with two pictures of the sweep and one of a trial."""
+    folder = tmp_path / "pictured"
+    shutil.copytree(out, folder, ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
+    (folder / "sweep.yaml").write_text(TEXT)
+    (folder / "plots").mkdir()
+    for name in ("rd", "heat", f"samples_prior_{trial(1).key}"):
+        (folder / "plots" / f"{name}.png").write_bytes(name.encode())
+    return folder
+
+
+def test_pictures_are_artifacts_of_the_sweeps_run_and_of_the_trials(pictured):
+    uri, mine = store_uri(pictured), f"plots/samples_prior_{trial(1).key}.png"
+    assert sync(pictured)["pictures"] == sync(pictured)["pictures"] == 3
+    (parent,), children = runs(uri)
+    assert artifacts(uri, parent) == ["plots/heat.png", "plots/rd.png"]
+    assert artifacts(uri, children[trial(1).key]) == [mine] and artifacts(uri, children[trial(0).key]) == []
+    (pictured / "plots" / "rd.png").write_bytes(b"drawn again")
+    assert log_pictures(pictured, [pictured / "plots" / "rd.png"]) is None
+    client = MlflowClient(uri)
+    assert Path(client.download_artifacts(parent.info.run_id, "plots/rd.png")).read_bytes() == b"drawn again"
+    assert (pictured / "mlartifacts" / children[trial(1).key].info.run_id / "artifacts" / mine).exists()
+
+
+def test_a_sweep_that_was_moved_keeps_its_pictures(pictured, tmp_path):
+    pictures = (pictured / "plots").rename(tmp_path / "later")  # MLflow remembers, per process, where a run's lie
+    sync(pictured)
+    moved = pictured.rename(tmp_path / "moved")
+    pictures.rename(moved / "plots")
+    assert log_pictures(moved, sorted((moved / "plots").glob("*.png"))) is None
+    assert not pictured.exists(), "nothing is written to the old place"
+    uri = store_uri(moved)
+    (parent,), children = runs(uri)
+    assert artifacts(uri, parent) == ["plots/heat.png", "plots/rd.png"]
+    assert artifacts(uri, children[trial(1).key]) == [f"plots/samples_prior_{trial(1).key}.png"]
+    assert len(list((moved / "mlartifacts").rglob("*.png"))) == 3
+
+
+def test_mlflow_that_is_away_costs_a_picture_a_line(pictured, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    (pictured / "sweep.yaml").write_text(TEXT + f"tracking: {{uri: 'http://127.0.0.1:{dead_port()}'}}\n")
+    said = log_pictures(pictured, [pictured / "plots" / "rd.png"])
+    assert said is not None and "\n" not in said
+    assert re.match(
+        r"MLflow at http://127\.0\.0\.1:\d+ did not take the pictures \(.*`distvae sync .*` brings them", said
+    )
 
 
 def dead_port():

@@ -14,8 +14,8 @@ from driver import distvae
 
 import distvae as api
 from distvae.config import load
+from distvae.plots import draw
 from distvae.results import ledger
-from distvae.results.finish import draw
 
 CONFIG = Path(__file__).parents[2] / "tune_configs" / "linear_exact.yaml"
 
@@ -26,7 +26,7 @@ def test_a_trial_lands_on_reverse_water_filling(tmp_path):
     (trial,) = load(CONFIG, ["objective.beta=3.0"]).trials
     api.train(trial, tmp_path)
     on_the_exact_curve(ledger.export(tmp_path), [3.0])
-    (picture,) = draw(tmp_path, kind="rd")
+    (picture,) = draw(tmp_path, ["rd"]).paths
     assert picture.stat().st_size > 10_000
 
 

@@ -42,8 +42,9 @@ def test_the_quickstart_from_yaml_to_picture(tmp_path):
         assert len({r[axis] for r in rows}) >= 2, axis
     assert all(r["elbo_nats"] == pytest.approx(-r["rate_nats"] - r["distortion_nats"]) for r in rows)
     assert all(r["git_sha"] and r["device"] == "cpu" and r["rate_se"] > 0 for r in rows)
-    for picture in ("rd.png", "heat.png"):
+    for picture in ("rd.png", "heat.png", "parallel.png"):
         assert (out / "plots" / picture).stat().st_size > 20_000
+        assert len(list((out / "mlartifacts").glob(f"*/artifacts/plots/{picture}"))) == 1
     # What a person reads: plain lines while it runs, then the frontier, the best, where everything lies.
     assert re.search(rf"\d+/{len(planned)} done · \d+ running · .*0 failed · .* ETA ", said)
     title = r"frontier( \(\d+ of its \d+ configurations: the lower hull\))?: digits \(binary\), test split, nats per example"
