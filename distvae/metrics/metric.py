@@ -33,7 +33,7 @@ class MetricPart(Part):
     """Base of the metrics: `type`, knobs, columns, and `measure`."""
 
     type: str
-    splits: Splits = ("test",)
+    splits: Splits = ("valid", "test")  # one selects, the other is reported
 
     version: ClassVar[int] = 1  # of its mathematics: what was measured by an older one is measured again
 

@@ -280,7 +280,13 @@ def test_overrides_reach_the_trials():
 
 TRIALS = {
     "quickstart": 144,
-    "binarized_table1": 60,
+    "binarized_table1": 35,
+    "binarized_table1_d2": 14,
+    "binarized_heatmaps": 50,
+    "beta_sigma": 30,
+    "beta_input": 21,
+    "discrete": 16,
+    "collapse": 45,
     "linear_exact": 5,
     "zoo": 472,
     "search_optuna": 120,
