@@ -49,7 +49,7 @@ def figure(curve: sweep.Sweep, options: Options) -> Figure:
         of = "mean over seeds" + (" ± half the 95% CI" if max(seeds) >= 3 else "") if max(seeds) > 1 else "1 seed"
         ax.set_title(
             f"{data} ({measure}), {options.split} split, {sweep.protocol(configs)}\n"
-            f"{options.value}: in each cell the best configuration by {sweep.rank(configs)[1]}, {of}; grey: none",
+            f"{options.value}: in each cell the best configuration by {sweep.rank(configs)[1]},\n{of}; grey: none",
             fontsize=9,
         )
     return fig

@@ -25,7 +25,7 @@ from distvae.sweeps.plan import write_plan
 
 CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
 QUICKSTART = next(p for p in CONFIGS if p.stem == "quickstart")
-COMMANDS = sorted(c.callback.__name__ for c in app.registered_commands)
+COMMANDS = sorted(c.name or c.callback.__name__ for c in app.registered_commands)
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
@@ -44,7 +44,8 @@ def test_help_is_quick_and_imports_nothing_heavy():
 
 
 def test_the_commands_of_the_design_are_all_there():
-    named = ["plan", "sweep", "status", "export", "plot", "ui", "sync", "parts", "doctor", "schema", "bench"]
+    named = ["plan", "sweep", "status", "export", "plot", "ui", "sync", "eval", "parts", "doctor", "schema", "bench"]
+    named += ["compare", "report"]
     assert set(named) <= set(COMMANDS)
 
 

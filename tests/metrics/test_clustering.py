@@ -88,7 +88,7 @@ def test_a_trial_on_digits():
     assert 0.3 < got["nmi"] < 1.0 and 0.1 < got["ari"] < 1.0  # 0 is chance
     assert Clustering(k=2).measure(subject, "test") != got
     why = Clustering(k=1000).why_not(subject)
-    assert why == "fewer examples than k = 1000 (test)"
+    assert why == "fewer examples than k = 1000 (valid)"
 
 
 def test_without_labels_there_is_no_value_and_a_reason():

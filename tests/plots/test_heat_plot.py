@@ -106,7 +106,7 @@ def test_without_a_valid_split_the_title_says_what_chose(tmp_path):
         for r in (0.0, 0.5):
             commit(tmp_path, trial(0, beta, r), [measured(1, "test", beta, 2.0)])
     ax, _ = drawn(tmp_path)
-    assert "best configuration by bound on the split drawn (no valid split), 1 seed" in ax.get_title()
+    assert "best configuration by bound on the split drawn (no valid split),\n1 seed" in ax.get_title()
 
 
 def test_bad_names_and_nothing_to_show(out, tmp_path):
