@@ -89,6 +89,7 @@ def test_a_beta_input_trial_goes_down_the_betas_it_was_evaluated_at(capsys, swep
     assert f"seed=0 at beta={distvae.load_best(out).beta:g}," in title, "the model's own"
 
 
+@pytest.mark.slow
 def test_every_sampler_that_fits_has_a_panel(capsys, swept, drawn):
     out, binarized, beta_input = swept
     for trial, fit in (

@@ -104,7 +104,7 @@ def test_the_config_they_break_is_good():
         (
             "name: digits",
             "seed: 3",
-            "x.yaml:1:1: seed: unknown key 'seed' (allowed: name, data, vae, objective, train, evaluate, zip, when, points, blocks, seeds, search, resources, tracking, engine, deepspeed) - did you mean 'seeds'?",
+            "x.yaml:1:1: seed: unknown key 'seed' (allowed: name, data, vae, objective, train, evaluate, zip, when, points, blocks, seeds, search, resources, tracking, metrics, engine, deepspeed) - did you mean 'seeds'?",
         ),
         (
             "seeds: 2",
@@ -429,7 +429,7 @@ def test_a_sweep_of_a_billion_is_refused_at_once():
         (b"# only this\n", "1:1: file: is empty (start with `data: {type: digits}`)"),
         (
             b"- 1\n",
-            "1:1: file: the top level is a list, not a mapping (keys: name, data, vae, objective, train, evaluate, zip, when, points, blocks, seeds, search, resources, tracking, engine, deepspeed)",
+            "1:1: file: the top level is a list, not a mapping (keys: name, data, vae, objective, train, evaluate, zip, when, points, blocks, seeds, search, resources, tracking, metrics, engine, deepspeed)",
         ),
         (b"a: 1\nb: \xff\n", "2:4: file: byte 0xff is not UTF-8 (save the file as UTF-8)"),
         (b"seeds: 1\nname: \0\n", "2:7: YAML syntax: character U+0000 is not allowed in YAML"),

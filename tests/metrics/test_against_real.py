@@ -171,6 +171,7 @@ def test_training_and_the_trials_seed_change_it_and_chunks_do_not(digits, better
     assert metric.measure(again, "test") == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_classifier_sees_that_training_helps(digits, better, tmp_path, monkeypatch):
     monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path))
     metrics = [m for kind in (Fid, KernelDistance) for m in (kind(), kind(sampler=Reconstruction()))]

@@ -237,6 +237,7 @@ def test_the_density_estimator_is_of_gaussian_posteriors():
     assert why == "estimator: density is of Gaussian posteriors, not delta"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("DISTVAE_DATA"), reason="needs DISTVAE_DATA (dsprites)")
 def test_a_trial_on_dsprites():
     trial = Trial(

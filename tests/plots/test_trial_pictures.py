@@ -102,6 +102,7 @@ def rendered(out, name, kind, folder):
     assert len(np.unique(pixels, axis=0)) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [reconstructions.KIND, pairs.KIND], ids=lambda k: k.name)
 def test_it_is_rendered(out, kind, tmp_path):
     rendered(out, "gaussian", kind, tmp_path)

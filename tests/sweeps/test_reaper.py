@@ -19,7 +19,10 @@ from distvae.sweeps.run import Outcome, _Driver
 from distvae.sweeps.progress import Progress
 
 out, temp = map(Path, sys.argv[1:])
-driver = _Driver(loads("seeds: 1"), out, [], Outcome(out, 1), Progress(1), lambda text: print(text, flush=True), None)
+class Shown:
+    say = staticmethod(lambda text: print(text, flush=True))
+
+driver = _Driver(loads("seeds: 1"), out, [], Outcome(out, 1), Progress(1), Shown(), None)
 with driver._signals(), cluster._reaped(str(temp)):
     settings = cluster._local_settings(str(temp))
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=settings)

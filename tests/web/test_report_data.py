@@ -101,6 +101,7 @@ def test_a_trials_yaml_keeps_how_the_sweep_was_run(tmp_path):
     assert again.trials[0].key == study.trials[1].key
 
 
+@pytest.mark.slow
 def test_the_printed_commands_run(swept, capsys):
     """`sweep` needs Ray, `eval` weights, `ui` a browser: theirs are other tests."""
     out, _ = swept

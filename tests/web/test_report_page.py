@@ -155,7 +155,8 @@ def test_a_trial_opens_from_table_plane_and_address(page, swept, shot):
     out, trials = swept
     dialog = page.locator("dialog#trial")
     page.locator("#all tbody tr").nth(2).locator("td").nth(3).click()
-    assert dialog.is_visible() and trials[2].key in dialog.inner_text() and page.url.endswith(f"#trial={trials[2].key}")
+    dialog.wait_for(state="visible")  # the address changes first, and opens it
+    assert trials[2].key in dialog.inner_text() and page.url.endswith(f"#trial={trials[2].key}")
     assert dialog.locator("svg path.curve").count() >= 3  # train, valid, test
     dialog.get_by_text("Rows of its epochs (9)").click()
     assert dialog.locator(".rows tbody tr").count() == 9
@@ -163,10 +164,11 @@ def test_a_trial_opens_from_table_plane_and_address(page, swept, shot):
     dialog.get_by_role("link", name="seed 1").click()
     page.wait_for_function("key => document.querySelector('#trial h2').textContent.includes(key)", arg=trials[3].key)
     page.keyboard.press("Escape")
-    assert not dialog.is_visible() and "trial=" not in page.url
+    dialog.wait_for(state="hidden")
+    page.wait_for_function("() => !location.hash.includes('trial=')")
     page.locator("g.config").first.focus()
     page.keyboard.press("Enter")
-    assert dialog.is_visible()
+    dialog.wait_for(state="visible")
     page.goto(f"{(out / 'report.html').as_uri()}#trial={trials[0].key}")  # the same document: another address
     page.wait_for_function("key => document.querySelector('#trial h2').textContent.includes(key)", arg=trials[0].key)
     assert dialog.locator("img").count() == 1  # its own picture
@@ -235,6 +237,7 @@ def test_names_and_values_from_files_are_text(tmp_path, visit):
     assert not visit.errors and not visit.left
 
 
+@pytest.mark.slow
 def test_thousands_of_trials_stay_quick(tmp_path, visit):
     data = _many(sweep(tmp_path), build(tmp_path), 3000)
     visit.open(write_page(data, tmp_path / "many.html").as_uri())
