@@ -226,7 +226,8 @@ def test_names_and_values_from_files_are_text(tmp_path, visit):
     shutil.copy(picture, out / "plots" / "<img src=x onerror=alert(1)>.png")
     page = visit.page
     visit.open(f"{write(out).as_uri()}#trial={study.trials[0].key}")
-    assert page.locator("dialog#trial").is_visible() and HOSTILE in page.locator("dialog#trial").inner_text()
+    page.locator("dialog#trial").wait_for(state="visible")
+    assert HOSTILE in page.locator("dialog#trial").inner_text()
     assert page.locator("h1").text_content() == HOSTILE and page.title() == f"{HOSTILE}: distvae report"
     assert page.locator('img:not([src^="data:image/png"])').count() == 0 and page.locator("script").count() == 2
     page.keyboard.press("Escape")
