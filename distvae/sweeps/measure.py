@@ -28,6 +28,7 @@ class Task:
 
     trial: Trial
     epoch: int
+    step: int
     metrics: tuple[Metric, ...]
 
 
@@ -58,12 +59,14 @@ def tasks(out: Path, trials: Sequence[Trial], metrics: Sequence[Metric], *, agai
     if not metrics:
         return []
     ended, _ = ledger.scan(out, mend=False)
-    table = ledger.load(out, {t.key for t in trials}).select(["trial_key", "epoch", "split", "n_examples"])
+    table = ledger.load(out, {t.key for t in trials}).select(["trial_key", "epoch", "step", "split", "n_examples"])
     splits: dict[str, set[str]] = {}
+    steps: dict[str, int] = {}
     for row in table.to_pylist():
         past = ended.get(row["trial_key"])
         if past is not None and row["epoch"] == past.epoch and row["n_examples"]:
             splits.setdefault(row["trial_key"], set()).add(row["split"])
+            steps[row["trial_key"]] = row["step"]
     found = []
     for t in trials:
         past = ended.get(t.key)
@@ -71,7 +74,7 @@ def tasks(out: Path, trials: Sequence[Trial], metrics: Sequence[Metric], *, agai
             continue
         left = list(metrics) if again else measurements.missing(out, t, past.epoch, metrics, splits.get(t.key, set()))
         if left:
-            found.append(Task(t, past.epoch, tuple(left)))
+            found.append(Task(t, past.epoch, steps.get(t.key, 0), tuple(left)))
     return found
 
 
@@ -89,9 +92,9 @@ def run(
     measuring: Measuring,
     *,
     stop: threading.Event,
-    measured: Callable[[Task], None],
+    measured: Callable[[Task, list[dict[str, Any]]], None],
 ) -> None:
-    """Measure `todo`, as many at a time as fit; `measured(task)` after each that left a file. Returns early if `stop`
+    """Measure `todo`, as many at a time as fit; `measured(task, rows)` after each that left a file. Returns early if `stop`
     is set: what runs is cut off, and leaves nothing."""
     import ray as r
 
@@ -113,13 +116,13 @@ def run(
             try:
                 answer: dict[str, Any] = r.get(ref)
             except Exception as e:  # its process died
-                answer = {"failed": f"{type(e).__name__}: {str(e).splitlines()[0][:160]}", "why": {}, "wrote": False}
+                answer = {"failed": f"{type(e).__name__}: {str(e).splitlines()[0][:160]}", "why": {}, "rows": []}
             for why in answer["why"].values():
                 measuring.why[why] = measuring.why.get(why, 0) + 1
             if answer["failed"]:
                 measuring.failed[task.trial.key] = answer["failed"]
-            if answer["wrote"]:
-                measured(task)
+            if answer["rows"]:
+                measured(task, [_as_row(task, r) for r in answer["rows"]])
     for ref in running:
         r.cancel(ref, force=True)
 
@@ -151,9 +154,11 @@ def one(
     return found, list(raised.values())
 
 
-def rows(out: Path, task: Task) -> list[dict[str, Any]]:
-    """The measured rows of the curve, whole."""
-    return [r for r in ledger.load(out, {task.trial.key}).to_pylist() if r["epoch"] == task.epoch]
+def _as_row(task: Task, values: dict[str, Any]) -> dict[str, Any]:
+    """Measured values with what marks a row of the curve, for MLflow."""
+    beta, conditioning = task.trial.objective.grid()[values["point"]], task.trial.vae.conditioning
+    told = {} if conditioning is None else {"beta": beta, "conditioning": conditioning.type}
+    return {**values, "step": task.step, **told}
 
 
 def told(out: Path, measuring: Measuring) -> list[str]:
@@ -187,7 +192,7 @@ def evaluate(
             with Display(measuring), cluster.connect(address) as ray:
                 run(
                     ray, out.absolute(), todo, study.resources, measuring, stop=threading.Event(),
-                    measured=lambda task: tracker.rows(task.trial.key, rows(out, task)),
+                    measured=lambda task, rows: tracker.rows(task.trial.key, rows),
                 )  # fmt: skip
         finally:
             ledger.export(out)

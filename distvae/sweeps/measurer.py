@@ -10,7 +10,7 @@ import ray
 
 @ray.remote(max_retries=1)
 def measure(out: str, config: dict[str, Any], metrics: Any, epoch: int, threads: int, device: str) -> dict[str, Any]:
-    """Measure a trial and commit what came out. Returns {wrote, failed: a line or None, why: metric -> why it is
+    """Measure a trial and commit what came out. Returns {rows, failed: a line or None, why: metric -> why it is
     null}."""
     import torch
 
@@ -27,4 +27,4 @@ def measure(out: str, config: dict[str, Any], metrics: Any, epoch: int, threads:
     if found.rows:
         measurements.commit(Path(out), found)
     failed = "; ".join(f"{text.split(':')[0]}: {text.strip().splitlines()[-1][:160]}" for text in raised) or None
-    return {"wrote": bool(found.rows), "failed": failed, "why": found.why}
+    return {"rows": list(found.rows.values()), "failed": failed, "why": found.why}

@@ -179,8 +179,8 @@ class _Driver:
         measuring = self.shown.progress = measure.Measuring(len(todo))
         self.say(f"measuring {', '.join(m.type for m in self.study.metrics)} of {len(todo)} trials")
 
-        def measured(task: measure.Task) -> None:
-            self.tracker.rows(task.trial.key, measure.rows(self.out, task))
+        def measured(task: measure.Task, rows: list[dict[str, Any]]) -> None:
+            self.tracker.rows(task.trial.key, rows)
             if self.study.resources.keep == "none" and task.trial.key not in measuring.failed:
                 checkpoint.prune(self.out / "checkpoints" / task.trial.key, "none")
 

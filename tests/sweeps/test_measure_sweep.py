@@ -22,6 +22,7 @@ def last_rows(out, split="test"):
     return [r for r in pq.read_table(out / "rd_curve.parquet").to_pylist() if r["split"] == split]
 
 
+@pytest.mark.slow  # the quickstart of test_sweep.py measures one
 def test_metrics_of_a_sweep_are_measured_once_and_its_weights_go(tmp_path):
     config = {**BASE, "metrics": ["clustering", "mig"], "resources": {"keep": "none"}}
     out = tmp_path / "out"

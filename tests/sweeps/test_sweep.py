@@ -31,8 +31,9 @@ def quickstart(tmp_path, *args):
 
 
 def test_the_quickstart_from_yaml_to_picture(tmp_path):
-    """With one epoch instead of all of them and two betas of three; everything else as shipped."""
-    out, said = quickstart(tmp_path, "--set", "train.epochs=1", "--set", "objective.beta={grid: [0.25, 4.0]}")
+    """With one epoch instead of all of them, two betas of three, and a metric; everything else as shipped."""
+    sets = ("train.epochs=1", "objective.beta={grid: [0.25, 4.0]}", "metrics=[clustering]")
+    out, said = quickstart(tmp_path, *(word for s in sets for word in ("--set", s)))
     table = pq.read_table(out / "rd_curve.parquet")
     planned = pq.read_table(out / "plan.parquet")["trial_key"].to_pylist()
     assert set(table["trial_key"].to_pylist()) == set(planned) and len(planned) >= 48
@@ -41,6 +42,7 @@ def test_the_quickstart_from_yaml_to_picture(tmp_path):
     for axis in ("r", "beta", "gamma", "p_keep", "latent_dim"):
         assert len({r[axis] for r in rows}) >= 2, axis
     assert all(r["elbo_nats"] == pytest.approx(-r["rate_nats"] - r["distortion_nats"]) for r in rows)
+    assert all(0 < r["nmi"] < 1 for r in rows) and f"measuring clustering of {len(planned)} trials" in said
     assert all(r["git_sha"] and r["device"] == "cpu" and r["rate_se"] > 0 for r in rows)
     for picture in ("rd.png", "heat.png", "parallel.png"):
         assert (out / "plots" / picture).stat().st_size > 20_000
@@ -76,7 +78,7 @@ def mlflow_has_each_trial_once(out, planned):
     assert {r.info.status for r in runs} == {"FINISHED"} and parent.data.tags["distvae.git_sha"]
     one = children[0]
     assert one.data.params["vae.posterior.type"] == "du" and "objective.beta" in one.data.params
-    assert {"test/rate_nats", "valid/elbo_nats", "train/objective"} <= set(one.data.metrics)
+    assert {"test/rate_nats", "valid/elbo_nats", "train/objective", "test/nmi"} <= set(one.data.metrics)
 
 
 def ui_serves_it(out):
