@@ -65,6 +65,9 @@ class Classifier(FeatureNetPart):
     def recipe(self) -> dict[str, Any]:
         return asdict(self.used)
 
+    def first(self) -> str:
+        return "trains a classifier as its feature net, once for each data set, and keeps it"
+
     def doc(self, label: str) -> str:
         return f"the penultimate layer of a small classifier trained on {label} (not Inception; recipe {hashed(self.recipe())})"
 

@@ -43,6 +43,10 @@ class FeatureNetPart(Part):
         """All that decides its features, beside the data; JSON-able."""
         raise NotImplementedError
 
+    def first(self) -> str | None:
+        """What its first use of a data set does, in words for who waits; None if nothing."""
+        return None
+
     def doc(self, label: str) -> str:
         """What the features of the data `label` are, in words for a column's description."""
         raise NotImplementedError

@@ -106,6 +106,9 @@ class AgainstReal(MetricPart):
             Column(f"{self.type}_{stem}_samples", "images", "images drawn, or reconstructed", whole=True),
         )
 
+    def first(self) -> str | None:
+        return self.net.first()
+
     def why_not(self, subject: Subject) -> str | None:
         if why := self.net.refusal(subject.data):
             return why

@@ -45,6 +45,10 @@ class MetricPart(Part):
         """Why it has no value for this model or data, in words for the user; None if it has one."""
         return None
 
+    def first(self) -> str | None:
+        """What its first use of a data set does beside measuring, in words for who waits; None if nothing."""
+        return None
+
     def measure(self, subject: Subject, split: str) -> Mapping[str, float | int | None]:
         """Its columns on one split. Only called where `why_not` is None."""
         raise NotImplementedError

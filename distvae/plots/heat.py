@@ -30,13 +30,15 @@ def draw(out: Path, folder: Path, options: Options) -> list[Path]:
 
 
 def figure(curve: sweep.Sweep, options: Options) -> Figure:
-    panels, label = curve.panels(options.split), curve.metric(options.value)
+    label = curve.metric(options.value)
+    panels = curve.measured(options.split, options.value)
+    if not panels:
+        curve.panels(options.split)  # says so if nothing has a bound either
+        raise NothingToPlotError(f"{curve.out}: {options.value} was not measured on the {options.split} split")
     x, y = _axes([c for configs in panels.values() for c in configs], options)
-    shown = {panel: found for panel, configs in panels.items() if (found := _measured(configs, x, y, options.value))}
+    shown = {panel: found for panel, configs in panels.items() if (found := _having(configs, x, y))}
     if not shown:
-        raise NothingToPlotError(
-            f"{curve.out}: {options.value} was not measured on the {options.split} split, or of nothing that has {x} or {y}"
-        )
+        raise NothingToPlotError(f"{curve.out}: {options.value} was measured of nothing that has {x} or {y}")
     cells = {panel: _cells(configs, x, y, options.value) for panel, configs in shown.items()}
     wide = max(len(xs) for xs, _, _ in cells.values())
     high = max(len(ys) for _, ys, _ in cells.values())
@@ -48,7 +50,7 @@ def figure(curve: sweep.Sweep, options: Options) -> Figure:
         seeds = {c.seeds for c in configs}
         of = "mean over seeds" + (" ± half the 95% CI" if max(seeds) >= 3 else "") if max(seeds) > 1 else "1 seed"
         ax.set_title(
-            f"{data} ({measure}), {options.split} split, {sweep.protocol(configs)}\n"
+            f"{data}{f' ({measure})' if measure else ''}, {options.split} split, {sweep.protocol(configs)}\n"
             f"{options.value}: in each cell the best configuration by {sweep.rank(configs)[1]},\n{of}; grey: none",
             fontsize=9,
         )
@@ -70,10 +72,9 @@ def _axes(configs: Sequence[Config], options: Options) -> tuple[str, str]:
     return options.x or free.pop(0), options.y or free.pop(0)
 
 
-def _measured(configs: Sequence[Config], x: str, y: str, value: str) -> list[Config]:
-    found = [c for c in configs if any(p.row[value] is not None for p in c.points)]
-    names = {s.get(knobs.dotless(k)) for c in found for s in (knobs.settings(c),) for k in (x, y)}
-    return found if names - {None} else []
+def _having(configs: list[Config], x: str, y: str) -> list[Config]:
+    names = {s.get(knobs.dotless(k)) for c in configs for s in (knobs.settings(c),) for k in (x, y)}
+    return configs if names - {None} else []
 
 
 def _cells(
@@ -84,9 +85,8 @@ def _cells(
     (xs, columns), (ys, rows) = (_levels(knobs.column(ranked, k, f"--{o}")) for k, o in ((x, "x"), (y, "y")))
     cells: dict[tuple[int, int], Interval] = {}
     for c, i, j in zip(ranked, rows, columns, strict=True):
-        values = [p.row[value] for p in c.points if p.row[value] is not None]
-        if (i, j) not in cells and values:
-            cells[i, j] = curves.interval(values)
+        if (i, j) not in cells:
+            cells[i, j] = curves.interval([p.row[value] for p in c.points])
     return xs, ys, cells
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -39,6 +40,12 @@ class Sweep:
                 f"{self.out}: no finished trial has a valid bound on the {split} split{self._ended()}"
             )
         return self._panels[split]
+
+    def measured(self, split: str, value: str) -> dict[Panel, list[Config]]:
+        """Configurations with a `value` on `split`, with or without a valid bound. Raises OptionError."""
+        if split not in SPLITS:
+            raise OptionError(f"--split: {one_of(split, SPLITS)}")
+        return curves.panels(curves.configs(self.table, split, value))
 
     def _ended(self) -> str:
         counts = Counter(self.status.values())
@@ -92,7 +99,12 @@ def _span(numbers: Sequence[int]) -> str:
 
 
 def rank(configs: Sequence[Config]) -> tuple[list[Config], str]:
-    """Best first, and by what: the valid bound, or where a configuration has none the bound on the split drawn."""
+    """Best first, and by what: the valid bound, or where a configuration was not evaluated on a valid split the bound on
+    the split drawn. Those without a bound follow, by distortion."""
+    without = sorted((c for c in configs if math.isnan(c.elbo.mean)), key=lambda c: c.distortion.mean)
+    if without:
+        ranked, by = rank([c for c in configs if not math.isnan(c.elbo.mean)])
+        return ranked + without, f"{by}, where there is none by distortion" if ranked else "distortion"
     if all(c.valid_elbo for c in configs):
         return sorted(configs, key=lambda c: -c.valid_elbo.mean if c.valid_elbo else 0.0), "valid bound"
     return sorted(configs, key=lambda c: -c.elbo.mean), "bound on the split drawn (no valid split)"

@@ -21,7 +21,7 @@ from distvae.results.schema import METRICS, SCHEMA
 from distvae.trial import KNOBS
 
 LEVEL = 0.95
-Panel = tuple[str, str]  # (data, measure): what may be compared
+Panel = tuple[str, str]  # (data, measure): what may be compared; the measure of what has no density is null
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,13 @@ def trial_status(table: pa.Table) -> dict[str, str]:
     return {key: status for key, (_, status) in latest.items()}
 
 
-def final_points(table: pa.Table, split: str = "test") -> list[Point]:
-    """The last row of every finished trial that has a valid bound. One that a scheduler stopped has valid bounds too,
-    but of a model that was not trained to the protocol's end."""
+def final_points(table: pa.Table, split: str = "test", having: str = "elbo_nats") -> list[Point]:
+    """The last row of every finished trial that has a value of `having`: as it is, a valid bound. One that a scheduler
+    stopped has valid bounds too, but of a model that was not trained to the protocol's end."""
     last = _last(table, (split, "valid"))
     points = []
     for (key, point, name), row in last.items():
-        if name == split and row["elbo_nats"] is not None and row["measure"] is not None:
+        if name == split and row[having] is not None and (row["measure"] is not None or having != "elbo_nats"):
             points.append(_point(row, last.get((key, point, "valid"), {}).get("elbo_nats")))
     return points
 
@@ -139,11 +139,11 @@ def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
-def configs(table: pa.Table, split: str = "test") -> list[Config]:
-    """Every configuration with a valid bound, over its seeds, best valid bound first (those without a valid split
-    last)."""
+def configs(table: pa.Table, split: str = "test", having: str = "elbo_nats") -> list[Config]:
+    """Every configuration that has a value of `having` (as it is, a valid bound) over its seeds, best valid bound first
+    (those without a valid split, or a bound, last). What a row does not have is NaN in a point and its intervals."""
     groups: dict[tuple[str, int, str, str], list[Point]] = defaultdict(list)
-    for p in final_points(table, split):
+    for p in final_points(table, split, having):
         groups[p.config_key, p.point, p.data, p.measure].append(p)
     found = [_config(key, data, measure, points) for (key, _, data, measure), points in groups.items()]
     return sorted(found, key=lambda c: -c.valid_elbo.mean if c.valid_elbo else math.inf)
@@ -171,7 +171,7 @@ def panels(found: Iterable[Any]) -> dict[Panel, list[Any]]:
     out: dict[Panel, list[Any]] = defaultdict(list)
     for f in found:
         out[f.panel].append(f)
-    return dict(sorted(out.items()))
+    return dict(sorted(out.items(), key=lambda item: (item[0][0], item[0][1] or "")))
 
 
 def frontier(table: pa.Table, split: str = "test") -> list[Config]:

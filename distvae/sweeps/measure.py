@@ -54,6 +54,18 @@ class Measuring:
         return []
 
 
+def beginning(todo: Sequence[Task], metrics: Sequence[Metric]) -> list[str]:
+    """Lines for a person before it starts: `measuring iw_nll, fid of 12 trials`, and what a first use does."""
+    firsts: dict[str, list[str]] = {}
+    for m in metrics:
+        if what := m.first():
+            firsts.setdefault(what, []).append(m.type)
+    return [
+        f"measuring {', '.join(m.type for m in metrics)} of {len(todo)} trials",
+        *(f"the first use of {', '.join(types)} {what}" for what, types in firsts.items()),
+    ]
+
+
 def tasks(out: Path, trials: Sequence[Trial], metrics: Sequence[Metric], *, again: bool = False) -> list[Task]:
     """What is left to measure: of trials that finished, or were stopped, whose weights are kept."""
     if not metrics:
@@ -186,6 +198,8 @@ def evaluate(
         measuring = Measuring(len(todo))
         if not todo:
             return measuring
+        for line in beginning(todo, study.metrics):
+            say(line)
         tracker = Tracker(study.tracking.uri, out=out, sweep=study.name, resolved=study.resolved, log=say)
         tracker.open()
         try:

@@ -177,7 +177,8 @@ class _Driver:
         if not todo:
             return
         measuring = self.shown.progress = measure.Measuring(len(todo))
-        self.say(f"measuring {', '.join(m.type for m in self.study.metrics)} of {len(todo)} trials")
+        for line in measure.beginning(todo, self.study.metrics):
+            self.say(line)
 
         def measured(task: measure.Task, rows: list[dict[str, Any]]) -> None:
             self.tracker.rows(task.trial.key, rows)

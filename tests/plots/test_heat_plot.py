@@ -11,7 +11,7 @@ from scipy.stats import t
 
 from distvae.plots import canvas, heat, sweep
 from distvae.plots.kind import NothingToPlotError, OptionError, Options
-from distvae.posteriors import Du
+from distvae.posteriors import Delta, Du
 
 
 @pytest.fixture
@@ -74,6 +74,20 @@ def test_dotted_names_and_parts_without_the_knob(out):
     ax, _ = drawn(out, x="vae.posterior.type", y="gamma")
     assert [s.get_text() for s in ax.get_xticklabels()] == ["du", "gaussian"]
     assert [s.get_text() for s in ax.get_yticklabels()] == ["0.5", "none"] and len(ax.texts) == 2
+
+
+def test_a_metric_is_shown_of_what_has_no_valid_bound(out):
+    """An autoencoder has a distortion and no bound: it is in maps of the one, not of the other."""
+    for r, distortion in ((0.0, 3.0), (0.5, 9.0)):
+        auto = trial(0, 1.0, r)
+        auto = replace(auto, vae=replace(auto.vae, posterior=Delta()))
+        commit(out, auto, [measured(2, "test", 0.0, distortion, rate_nats=None, elbo_nats=None)])
+    ax, _ = drawn(out, x="vae.posterior.type", y="beta", value="distortion_nats")
+    assert [s.get_text() for s in ax.get_xticklabels()] == ["delta", "gaussian"]
+    assert np.ma.filled(ax.images[0].get_array(), np.nan)[1].tolist() == pytest.approx([3.0, 18.5])
+    assert "by valid bound, where there is none by distortion" in ax.get_title()
+    ax, _ = drawn(out, x="vae.posterior.type", y="beta")
+    assert [s.get_text() for s in ax.get_xticklabels()] == ["gaussian"]
 
 
 def test_many_numbers_go_into_bins(tmp_path):

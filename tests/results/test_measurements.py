@@ -296,3 +296,11 @@ def test_measure_from_python(out):
     vae.trial = None
     with pytest.raises(ConfigError, match="which trial it is of"):
         distvae.measure(vae, "clustering")
+
+
+def test_who_waits_is_told_what_the_first_use_of_a_feature_net_does():
+    some = metrics("fid,kid,clustering")
+    first = "the first use of fid, kid trains a classifier as its feature net, once for each data set, and keeps it"
+    assert measure.beginning([], some) == ["measuring fid, kid, clustering of 0 trials", first]
+    pixels = metrics("[{type: fid, net: {type: pixels}}, clustering]")
+    assert measure.beginning([], pixels) == ["measuring fid, clustering of 0 trials"]
