@@ -85,7 +85,9 @@ def _order(value: Any) -> tuple[int, float, str]:
 
 
 def _label(by: str, value: Any) -> str:
-    return f"no {by}" if value is None else f"{by}={value}"
+    """`mode=fixed`, `objective=capacity` (of objective.type), `no conditioning`."""
+    short = by.removesuffix(".type").rpartition(".")[2]
+    return f"no {short}" if value is None else f"{short}={value}"
 
 
 def _hint(by: str, flat: dict[str, dict[str, Any]]) -> str:

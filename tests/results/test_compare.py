@@ -148,7 +148,7 @@ def test_families_of_one_sweep(tmp_path):
     a_sweep(tmp_path, {0: 0.0, 1: 0.0, 2: 0.0})
     a_sweep(tmp_path, {0: -0.1, 1: -0.2, 2: -0.3}, r=0.5)
     sides = of_families(tmp_path, "vae.prior.r")
-    assert [s.name for s in sides] == ["vae.prior.r=0.0", "vae.prior.r=0.5"]
+    assert [s.name for s in sides] == ["r=0.0", "r=0.5"]
     _, d = the(compare(sides, by="vae.prior.r"))
     assert d["numbers"]["rate_nats"]["by_seed"]["mean"] == pytest.approx(-0.2) and d["in_both"]["trials"] == 0
 
@@ -166,7 +166,7 @@ def test_a_network_told_beta_against_one_for_each(tmp_path):
     ]
     commit(tmp_path, told, passes)
     sides = of_families(tmp_path, "vae.conditioning.type")
-    assert [s.name for s in sides] == ["no vae.conditioning.type", "vae.conditioning.type=film"]
+    assert [s.name for s in sides] == ["no conditioning", "conditioning=film"]
     panel, d = the(compare(sides))
     assert d["numbers"]["rate_nats"]["by_seed"]["mean"] == pytest.approx(0.3)
     assert [s["configurations"] for s in panel["sides"]] == [4, 4]
