@@ -44,14 +44,17 @@ def figure(curve: sweep.Sweep, options: Options) -> Figure:
     high = max(len(ys) for _, ys, _ in cells.values())
     fig, axes = canvas.grid(len(shown), max(7.2, 0.85 * wide + 2.0), max(4.8, 0.45 * high + 1.5))
     for ax, ((data, measure), configs) in zip(axes, shown.items(), strict=True):
-        _heat(fig, ax, *cells[data, measure], label)
+        xs, ys, shown_in = cells[data, measure]
+        _heat(fig, ax, xs, ys, shown_in, label)
         ax.set_xlabel(knobs.called(x))
         ax.set_ylabel(knobs.called(y))
         seeds = {c.seeds for c in configs}
         of = "mean over seeds" + (" ± half the 95% CI" if max(seeds) >= 3 else "") if max(seeds) > 1 else "1 seed"
+        chosen = len(configs) > len(shown_in)  # has a cell several configurations?
+        which = f"in each cell the best configuration by {sweep.rank(configs)[1]},\n" if chosen else ""
         ax.set_title(
             f"{data}{f' ({measure})' if measure else ''}, {options.split} split, {sweep.protocol(configs)}\n"
-            f"{options.value}: in each cell the best configuration by {sweep.rank(configs)[1]},\n{of}; grey: none",
+            f"{options.value}: {which}{of}" + "; grey: none" * (len(shown_in) < len(xs) * len(ys)),
             fontsize=9,
         )
     return fig

@@ -119,7 +119,9 @@ def test_without_a_valid_split_the_title_says_what_chose(tmp_path):
     for beta in (1.0, 2.0):
         for r in (0.0, 0.5):
             commit(tmp_path, trial(0, beta, r), [measured(1, "test", beta, 2.0)])
-    ax, _ = drawn(tmp_path)
+    assert drawn(tmp_path)[0].get_title().endswith("elbo_nats: 1 seed")  # one configuration a cell: nothing chose
+    commit(tmp_path, trial(0, 2.0, 0.5, d=8), [measured(1, "test", 3.0, 2.0)])
+    ax, _ = drawn(tmp_path, x="beta", y="r")
     assert "best configuration by bound on the split drawn (no valid split),\n1 seed" in ax.get_title()
 
 
