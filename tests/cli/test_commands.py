@@ -287,7 +287,7 @@ TRIALS = {
     "beta_sigma": 30,
     "beta_input": 21,
     "discrete": 16,
-    "collapse": 45,
+    "collapse": 60,
     "linear_exact": 5,
     "zoo": 472,
     "search_optuna": 120,
