@@ -78,9 +78,9 @@ def _told(difference: dict[str, Any], against: str) -> str:
         number = difference["numbers"][name]
         i = number["by_seed"]
         if i and i["seeds"] > 1:
-            said.append(f"{what} {i['mean']:+.3g} [{i['low']:+.3g}, {i['high']:+.3g}] nats")
+            said.append(f"{what} {i['mean']:+.4g} [{i['low']:+.4g}, {i['high']:+.4g}] nats")
         elif number["of_means"] is not None:
-            said.append(f"{what} {number['of_means']:+.3g} nats")
+            said.append(f"{what} {number['of_means']:+.4g} nats")
         else:
             said.append(f"{what}: none")
     return f"minus {against}: {', '.join(said)}"
