@@ -276,7 +276,7 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="overhead, sweep, kl, kl_gpu or early_stopping")],
+    name: Annotated[str, typer.Argument(help="overhead, sweep, kl, kl_gpu, early_stopping or peers")],
     as_json: Json = False,
     trials: Annotated[int, typer.Option(min=2, help="overhead: trials on each side")] = 8,
 ) -> None:
