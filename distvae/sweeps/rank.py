@@ -52,6 +52,10 @@ class Rank:
         device = "cuda" if self.job["gpus"] else "cpu"
         self.world = meet(self.rank, self.size, device=device, store=self.store)
         self.engine, self.notes = self.job["engine"], list[str]()
+        from distvae.kernels import backend, cpu
+
+        if device == "cpu" and backend.choice() == "auto" and (why := cpu.unavailable()):
+            self.notes.append(f"the compiled kernels are not here ({why}): torch does their work, slower")
         if self.engine == "deepspeed":
             try:
                 from distvae.training.deepspeed_engine import import_deepspeed

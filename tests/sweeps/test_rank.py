@@ -156,3 +156,16 @@ def test_an_exception_is_its_trials_own(tmp_path):
     assert [(m["key"], m["attempt"]) for m in task["members"]] == [(poisoned, 1)] and len(task["ended"]) == 3
     run(study, out)
     assert set(status(out).values()) == {"finished"}
+
+
+def test_a_rank_without_the_compiled_kernels_says_so(tmp_path, monkeypatch):
+    from distvae.kernels import cpu
+
+    study = loads(TEXT)
+    monkeypatch.setattr(cpu, "unavailable", lambda: None)
+    assert rank(study, tmp_path).notes == []
+    monkeypatch.setattr(cpu, "unavailable", lambda: "no compiler was found at installation")
+    (note,) = rank(study, tmp_path).notes
+    assert "compiled kernels are not here (no compiler was found at installation)" in note and "slower" in note
+    monkeypatch.setenv("DISTVAE_KERNELS", "reference")  # asked for: nothing to tell
+    assert rank(study, tmp_path).notes == []
