@@ -43,7 +43,10 @@ def finish(outcome: Outcome, console: Console, study: Study) -> None:
         ("compare", f"distvae ui {out}"),
     ):
         console.print(f"{what:<9} {where}", markup=False)
-    if outcome.interrupted:
+    if outcome.unwritten:
+        left = outcome.planned - len(outcome.status)
+        console.print(f"stopped, {left} trials left: {outcome.unwritten}", markup=False)
+    elif outcome.interrupted:
         console.print(
             f"interrupted: {outcome.planned - len(outcome.status)} trials left; the same command goes on", markup=False
         )
