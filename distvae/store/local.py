@@ -31,7 +31,7 @@ def guard(out: Path) -> None:
 def _root(path: Path) -> tuple[Path, tuple[str, ...]]:
     """(the OUT that `path` lies in, the names below it); without one, (its folder, its name)."""
     parts = path.absolute().parts
-    for n in range(1, len(parts)):
+    for n in range(len(parts) - 1, 0, -1):  # the innermost, should one OUT lie in another
         if parts[:n] in _OUTS:
             return Path(*parts[:n]), parts[n:]
     return path.parent, (path.name,)

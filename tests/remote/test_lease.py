@@ -91,7 +91,7 @@ def test_a_dead_owner_is_taken_over_and_a_stalled_one_commits_nothing_more(place
             assert time.monotonic() - began > lease.PATIENCE_S and second.number == 2
             (line,) = said
             assert "which does not beat: it is taken over after 1 s of silence" in line
-            with pytest.raises(OutLockedError, match="was taken over by process .* nothing more is committed"):
+            with pytest.raises(OutLockedError, match=r"was taken over by process .* nothing more is committed"):
                 first.check()
             first.is_lost = False
             beating.set()  # SIGCONT: it notices by itself

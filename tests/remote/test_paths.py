@@ -158,7 +158,7 @@ def test_nothing_is_written_through_a_link_in_out(tmp_path, at):
         assert target.read_bytes() == b"mine" and not target.is_symlink()
     else:
         for write in (put, lambda p: files.append(p, "x"), lambda p: files.move(away, p)):
-            with pytest.raises(OSError, match="symbolic link|Not a directory"):
+            with pytest.raises(OSError, match=r"symbolic link|Not a directory"):
                 write(target)
     assert list(away.iterdir()) == []
     (away / "deep").mkdir()
@@ -244,7 +244,7 @@ def test_what_is_wrong_with_s3_is_told(out, monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(StoreError, match="no credentials for S3.*AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StoreError, match=r"no credentials for S3.*AWS_ACCESS_KEY_ID"):
         out.is_dir()
     monkeypatch.setitem(__import__("sys").modules, "boto3", None)
     s3._client.cache_clear()
