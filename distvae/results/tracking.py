@@ -98,9 +98,11 @@ class Store:
             logging.getLogger(name).setLevel(logging.ERROR)
         if uri is None:
             home(out).mkdir(parents=True, exist_ok=True)
+            _refuse_links([*home(out).glob("mlflow.db*"), artifacts(out)])
             _move_here(out)
         mlflow.set_tracking_uri(uri or store_uri(out))  # else artifact calls of a client would open another store
         self.client = MlflowClient(uri or store_uri(out))
+        self.own = artifacts(out) if uri is None else None  # where pictures go, if into a folder of ours
         self.zero = created_ms(out)
         self.experiment = self._experiment(sweep, artifacts(out).as_uri() if uri is None else None)
         self.parent = self._parent(sweep, resolved)
@@ -195,6 +197,11 @@ class Store:
         for count, path in enumerate(paths, start=1):  # noqa: B007
             named = _TRIAL.search(path.stem)
             run = self.children.get(named[0], self.parent) if named else self.parent
+            if self.own is not None:
+                there = self.own / run
+                _refuse_links(
+                    [there, there / "artifacts", there / "artifacts/plots", there / "artifacts/plots" / path.name]
+                )
             with _on_disk(path) as file:
                 self.client.log_artifact(run, str(file), "plots")
         return count
@@ -331,6 +338,13 @@ def _on_disk(path: Path) -> Iterator[Path]:
         copy = Path(folder) / path.name
         copy.write_bytes(path.read_bytes())
         yield copy
+
+
+def _refuse_links(paths: Iterable[Path]) -> None:
+    """SQLite and MLflow write through symbolic links: one in OUT would lead them out of it."""
+    for path in paths:
+        if path.is_symlink():
+            raise TrackerError(f"{path}: is a symbolic link, and nothing in OUT is written through one (remove it)")
 
 
 class TrackerError(Exception):

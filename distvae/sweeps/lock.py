@@ -17,6 +17,7 @@ from distvae import files
 from distvae.store import lease
 from distvae.store.errors import unwritten
 from distvae.store.lease import Hold, OutLockedError
+from distvae.store.local import linked
 
 __all__ = ["Hold", "OutLockedError", "hold_out"]
 
@@ -63,7 +64,7 @@ def _open(out: Path) -> int:
         files.guard(out)
         return os.open(out / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as e:
-        raise unwritten(out, e) from None
+        raise linked(out / ".lock") if e.errno == errno.ELOOP else unwritten(out, e) from None
 
 
 def _one_node(out: Path) -> bool:

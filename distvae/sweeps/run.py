@@ -122,7 +122,11 @@ def sweep(study: Study, out: Path, *, address: str | None = None, display: bool 
             driver.past, driver.suggestions = ended, suggestions
             driver.hold = hold
             hold.when_lost(driver.lost)
-            driver.run(more)
+            try:
+                driver.run(more)
+            except Exception:
+                hold.check()  # who woke up to a Ray that has given everything up need not read of that
+                raise
         hold.check()
         study = driver.study
         outcome.planned = len(study.trials)

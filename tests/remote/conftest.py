@@ -61,5 +61,5 @@ def out(bucket):
 @pytest.fixture
 def quick_lease(monkeypatch):
     monkeypatch.setattr(lease, "BEAT_S", 0.1)
-    monkeypatch.setattr(lease, "PATIENCE_S", 1.0)
-    monkeypatch.setattr(lease, "SHARED_PATIENCE_S", 1.0)
+    monkeypatch.setattr(lease, "PATIENCE_S", 2.0)
+    monkeypatch.setattr(lease, "SHARED_PATIENCE_S", 2.0)

@@ -1,21 +1,31 @@
 """What a sweep keeps, on S3, below Ray: ledger, measurements, plan, checkpoints, and the commands that read them."""
 
+import errno
 import json
+import os
 import threading
+import time
 from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 from commands import command
 from ledgers import commit, finished, measured, table, trial
+from ray.exceptions import RayTaskError
 
 import distvae
 from distvae import files
 from distvae.config import loads
 from distvae.nets import Mlp
 from distvae.results import ledger
-from distvae.store.errors import StoreError
+from distvae.store import lease, local
+from distvae.store.errors import StoreError, UnwrittenError
+from distvae.sweeps.gang import _place
+from distvae.sweeps.groups import GroupPlan
+from distvae.sweeps.lock import OutLockedError, hold_out
 from distvae.sweeps.plan import read_plan, write_plan
+from distvae.sweeps.rank import Rank
+from distvae.sweeps.run import Outcome, group_task, remaining
 from distvae.training import checkpoint
 from distvae.training.loop import Runner
 from distvae.training.world import World
@@ -163,7 +173,7 @@ def test_the_commands_read_an_out_on_s3(out, capsys, tmp_path):
     done = command(capsys, "report", out)
     assert done.code == 0 and b"made" in (out / "report.html").read_bytes(), done.err
     done = command(capsys, "compare", out, "--by", "objective.beta", "--json")
-    assert done.code == 0 and json.loads(done.out)["sides"], done.err
+    assert done.code == 0 and len(json.loads(done.out)["panels"]) == 1, done.err
     config = tmp_path / "made.yaml"
     config.write_text(SWEEP)
     done = command(capsys, "plan", config, "--out", out, "--no-probe", "--json")
@@ -193,3 +203,59 @@ def test_mlflow_of_an_out_on_s3_is_in_the_cache_of_this_machine(out, tmp_path):
     assert where.parent == tmp_path / "cache" / "mlflow" and where.name.startswith("one-")
     assert tracking.store_uri(out) == f"sqlite:///{where}/mlflow.db"
     assert tracking.created_ms(out) == tracking.created_ms(out)
+
+
+def ranked(out, study, lease):
+    """A rank that trains the study's one trial, in this process and without Ray."""
+    job = {
+        "out": str(out), "sweep": "s", "engine": "torch", "deepspeed": {}, "threads": 1, "gpus": 0, "most": 16,
+        "checkpoint_s": 1e6, "keep": "weights", "local": True, "cwd": "", "git_sha": "", "halving": None, "lease": lease,
+    }  # fmt: skip
+    rank = Rank.__ray_metadata__.modified_class(0, 1, job)
+    rank.join(rank.open_store())
+    (trial,) = study.trials
+    rank.begin(group_task(GroupPlan((trial,), False, None, ()), {trial.key: remaining(study, {})[0][1]}))
+    return rank
+
+
+ONE = ["objective.beta=1.0", "train.batch_size=1437"]
+
+
+def test_a_rank_whose_sweep_was_taken_over_commits_nothing(out, quick_lease):
+    study = loads(SWEEP, ONE)
+    with hold_out(out) as held:
+        rank = ranked(out, study, held.number)
+        rank.advance(0)
+        with files.creating(out / lease.name(2)) as f:
+            f.write(b'{"id": "x", "pid": 7, "host": "other"}')
+        with pytest.raises(OutLockedError, match="was taken over by process 7 on other"):
+            rank.advance(1e6)
+        rank.checked = time.monotonic() + 60  # it has just looked, and commits at once
+        with pytest.raises(OutLockedError):
+            rank.advance(1e6)
+        assert not (out / "points").is_dir() and _place(OutLockedError("gone")) == "gone"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_place_that_cannot_be_written_is_not_the_trials_failure(tmp_path, monkeypatch, code):
+    """Not one more go and then `failed`: the rank raises what is wrong with the place, and the gang reports it."""
+    study, out = loads(SWEEP, ONE), tmp_path / "out"
+    rank = ranked(out, study, None)
+
+    def refused(fd):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as m:
+        m.setattr(local.os, "fsync", refused)
+        with pytest.raises(UnwrittenError) as told:
+            rank.advance(1e6)
+        assert _place(RayTaskError("advance", "trace", told.value)) == str(told.value)
+        assert "nothing of it was written" in str(told.value) and os.strerror(code) in str(told.value)
+    assert not list(out.rglob("*.parquet"))
+    assert rank.advance(1e6)["trials"][study.trials[0].key]["status"] == "finished"  # there is room again
+    assert len(ledger.load(out)) == 6
+
+
+def test_what_ends_a_sweep_is_in_its_exit_code():
+    assert Outcome(None, 2, {"a": "failed"}, unwritten="full").exit_code == 4
+    assert Outcome(None, 2, {"a": "failed"}).exit_code == 3 and Outcome(None, 2, interrupted=True).exit_code == 130
