@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from distvae import files
 from distvae.config import ConfigError, load
 from distvae.data import load as load_data
 from distvae.results import curves, ledger, rows
@@ -56,9 +57,8 @@ def train(trial: Trial | str | Path, out: str | Path | None = None, *, engine: s
         runner, status = _run(trial, engine, None)
         table = _table(runner, name, status, attempt=0, after=0)
         return Result(trial, table, _told(runner.vae, trial, table).eval(), status)
-    out = Path(out)
-    check_out(out)
-    with hold_out(out):
+    out = check_out(files.at(out))
+    with hold_out(out) as hold:
         ended, _ = ledger.scan(out)
         todo = remaining(Study(name, (trial,)), ended)
         if not todo:
@@ -67,6 +67,7 @@ def train(trial: Trial | str | Path, out: str | Path | None = None, *, engine: s
         task = todo[0][1]
         folder = out / "checkpoints" / trial.key
         runner, status = _run(trial, engine, folder)
+        hold.check()
         runner.write_weights()
         ledger.commit(out, _table(runner, name, status, attempt=task["attempt"], after=task["committed_epoch"]))
         checkpoint.prune(folder, "weights")
@@ -100,7 +101,7 @@ def _rows_of(out: Path, trial: Trial) -> pa.Table:
 
 def kept_model(out: Path, trial: Trial) -> Vae:
     """The model of a trial that has ended in OUT. Raises FileNotFoundError if its weights were not kept."""
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     path = out / "checkpoints" / trial.key / checkpoint.WEIGHTS
     if not path.exists():
@@ -109,7 +110,7 @@ def kept_model(out: Path, trial: Trial) -> Vae:
             "distvae.train(trial) trains it again"
         )
     vae = Vae(trial.vae, load_data(trial.data).x_shape, dtype=trial.dtype)
-    vae.load_state_dict(load_file(path))
+    vae.load_state_dict(load(path.read_bytes()) if files.is_remote(path) else load_file(path))
     return _told(vae, trial).eval()
 
 
@@ -128,8 +129,8 @@ def sweep(
     """Run or resume the sweep of a YAML file, as `distvae sweep` does, without the pictures."""
     from distvae.sweeps.run import sweep as run
 
-    check_out(Path(out))
-    return run(load(Path(config), sets), Path(out), address=address, display=display)
+    out = check_out(files.at(out))
+    return run(load(Path(config), sets), out, address=address, display=display)
 
 
 def measure(vae: Vae, metrics: str | Sequence[Metric], *, device: str = "cpu") -> dict[str, dict[str, Any]]:
@@ -160,7 +161,7 @@ def measure(vae: Vae, metrics: str | Sequence[Metric], *, device: str = "cpu") -
 
 def load_curve(out: str | Path) -> pa.Table:
     """Every committed row of a sweep, merged over attempts: the table of rd_curve.parquet."""
-    return ledger.load(Path(out))
+    return ledger.load(files.at(out))
 
 
 def load_best(out: str | Path, *, by: str = "elbo_nats", at_rate: float | None = None, split: str = "valid") -> Vae:
@@ -177,13 +178,14 @@ def load_best(out: str | Path, *, by: str = "elbo_nats", at_rate: float | None =
 
     if split not in SPLITS:
         raise ValueError(f"split: {split!r} is not one of {', '.join(SPLITS)}")
-    table = ledger.load(Path(out))
+    out = files.at(out)
+    table = ledger.load(out)
     try:
         best = curves.best_trial(table, by=by, at_rate=at_rate, split=split)
     except LookupError as e:
         raise LookupError(f"{out}: {e.args[0]}") from None
     trial = trial_from_json(best.row["config_json"])
-    vae = kept_model(Path(out), trial)
+    vae = kept_model(out, trial)
     vae.beta = best.row["beta"] if trial.objective.beta_input else None
     vae.metrics = curves.last_metrics(table, trial.key, best.point)
     return vae

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from distvae import files
 from distvae.plots import FILES
 
 app = typer.Typer(
@@ -27,7 +28,9 @@ app = typer.Typer(
 err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 140)
 
 Config = Annotated[Path, typer.Argument(help="the sweep's YAML file")]
-Out = Annotated[Path, typer.Argument(help="a sweep's output folder")]
+Out = Annotated[
+    Path, typer.Argument(parser=files.at, metavar="OUT", help="a sweep's output folder, or s3://bucket/prefix")
+]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="override a value, as YAML")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output on stdout")]
 
@@ -35,7 +38,15 @@ Json = Annotated[bool, typer.Option("--json", help="machine-readable output on s
 @app.command()
 def sweep(
     config: Config,
-    out: Annotated[Path, typer.Option("--out", help="where results go; run again with the same OUT to resume")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            parser=files.at,
+            metavar="OUT",
+            help="where results go: a folder, also a shared one, or s3://bucket/prefix; the same OUT again resumes",
+        ),
+    ],
     set_: Sets = None,
     address: Annotated[
         str | None, typer.Option(help="a running Ray cluster: auto or host:port; default: one of our own")
@@ -67,7 +78,9 @@ def sweep(
 def plan(
     config: Config,
     set_: Sets = None,
-    out: Annotated[Path | None, typer.Option("--out", help="count what is already done there")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", parser=files.at, metavar="OUT", help="count what is already done there")
+    ] = None,
     probe: Annotated[bool, typer.Option(help="measure a few steps for the estimate")] = True,
     as_json: Json = False,
 ) -> None:
@@ -115,7 +128,10 @@ def evaluate(
 def export(
     out: Out,
     format_: Annotated[str, typer.Option("--format", help="parquet, csv, or compressai (JSON)")] = "parquet",
-    to: Annotated[Path | None, typer.Option(help="file to write (compressai: folder); default: in OUT")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(parser=files.at, metavar="PATH", help="file to write (compressai: folder); default: in OUT"),
+    ] = None,
 ) -> None:
     """Write the rate-distortion curve from the ledger; prints its path (compressai: one for each curve)."""
     from distvae.results import compressai, ledger
@@ -180,14 +196,17 @@ def plot(
 @app.command()
 def compare(
     outs: Annotated[
-        list[Path], typer.Argument(metavar="OUT...", help="sweeps; the others are compared with the first")
+        list[Path],
+        typer.Argument(parser=files.at, metavar="OUT...", help="sweeps; the others are compared with the first"),
     ],
     by: Annotated[
         str | None, typer.Option(metavar="NAME", help="of one OUT: compare its families by a dotted config name")
     ] = None,
     split: Annotated[str, typer.Option(help="split whose rows are compared: train, valid or test")] = "test",
     as_json: Json = False,
-    to: Annotated[Path | None, typer.Option(metavar="PNG", help="draw all frontiers into this file")] = None,
+    to: Annotated[
+        Path | None, typer.Option(parser=files.at, metavar="PNG", help="draw all frontiers into this file")
+    ] = None,
 ) -> None:
     """How far the rate-distortion curves of sweeps lie apart: BD-rate, BD-distortion, area, the best of each."""
     if (len(outs) < 2) != (by is not None):
@@ -213,7 +232,9 @@ def compare(
 @app.command()
 def report(
     out: Out,
-    to: Annotated[Path | None, typer.Option(help="file to write; default: OUT/report.html")] = None,
+    to: Annotated[
+        Path | None, typer.Option(parser=files.at, metavar="PATH", help="file to write; default: OUT/report.html")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write one HTML page of a sweep, self-contained: frontier, every trial, pictures; prints its path."""
@@ -344,6 +365,10 @@ def exit_code(e: Exception) -> int | None:
         "OptunaMissingError": 4,
         "KernelsUnavailable": 4,
         "TrackerError": 4,
+        "StoreError": 4,
+        "UnwrittenError": 4,
+        "BucketError": 2,
+        "UnsafeNameError": 2,
         "OutLockedError": 5,
     }
     return codes.get(type(e).__name__) if type(e).__module__.startswith("distvae") else None

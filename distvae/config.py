@@ -19,7 +19,7 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distvae import deepspeed_options
+from distvae import deepspeed_options, files
 from distvae.part import Part
 from distvae.rules import refusals, unfit
 from distvae.study import Measured, Resources, Search, Study, Tracking
@@ -43,7 +43,9 @@ P = TypeVar("P", bound=Part)
 def load(path: str | Path, sets: Sequence[str] = ()) -> Study:
     """The study a YAML file describes, with `--set path=value` applied."""
     text, label = read_file(path)
-    return loads(text, sets, label=label, stem=Path(path).stem, base=Path(path).parent)
+    path = files.at(path)
+    base = Path() if files.is_remote(path) else path.parent  # OUT/sweep.yaml is resolved: it names no file
+    return loads(text, sets, label=label, stem=path.stem, base=base)
 
 
 def loads(

@@ -1,38 +1,93 @@
-"""Files and folders that are whole or not there, whatever happens: written beside, synced to disk, then renamed."""
+"""The one door for writing: files that are whole or not there, whatever happens, in a folder or on S3.
+
+Paths are `pathlib.Path`s or, for `s3://bucket/prefix`, objects with the part of its interface that distvae uses
+(`store/path.py`): code that reads need not know which. In a folder a file is written beside, synced to disk, then
+renamed; on S3 a PUT is whole by itself. Writing raises UnwrittenError where the place is at fault (full, read-only,
+away), UnsafeNameError for a name that would lead out of OUT."""
 
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
+
+from distvae.store import local
+from distvae.store.path import S3, S3Path
+
+T, U = TypeVar("T"), TypeVar("U")
+AT_ONCE = 32  # requests to S3, of which each waits for an answer
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def at(place: str | os.PathLike[str] | Any) -> Path:
+    """The path object of a folder, file or `s3://bucket/key`. Typed as a Path, whose interface it has in part. Raises
+    BucketError on an s3:// address without a bucket."""
+    if isinstance(place, S3Path):
+        return place  # type: ignore[return-value]
+    text = os.fspath(place)
+    return S3Path.parse(text) if text.startswith(S3) else Path(text)  # type: ignore[return-value]
+
+
+def is_remote(path: Any) -> bool:
+    return isinstance(path, S3Path)
+
+
+def guard(out: Path) -> None:
+    """`out` is an OUT: from here on nothing below it is written through a symbolic link."""
+    if not is_remote(out):
+        local.guard(out)
+
+
+def replacing(path: Path) -> AbstractContextManager[IO[bytes]]:
     """A binary file to write; `path` becomes it when the block ends, and keeps what it held if the block raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temp, "xb") as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
-    sync(path.parent)
+    return path.replacing() if isinstance(path, S3Path) else local.replacing(path)
 
 
-def sync(folder: Path) -> None:
-    """Wait until the names in `folder` are on disk: a rename itself may be lost."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def creating(path: Path) -> AbstractContextManager[IO[bytes]]:
+    """`replacing` of what is not there yet: of several that try, one succeeds, and the others get FileExistsError."""
+    return path.replacing(create=True) if isinstance(path, S3Path) else local.creating(path)
+
+
+def append(path: Path, text: str) -> None:
+    """Add lines to a log. On S3 they may come a little later (`store/appended.py`)."""
+    if isinstance(path, S3Path):
+        from distvae.store import appended
+
+        appended.append(path, text)
+    else:
+        local.append(path, text)
+
+
+def move(path: Path, to: Path) -> None:
+    """Rename a file or a folder, in place of one that is there. On S3 a folder moves file by file."""
+    if isinstance(path, S3Path):
+        path.move(to)  # type: ignore[arg-type]
+    else:
+        local.move(path, to)
+
+
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it; nothing happens if there is none."""
+    if isinstance(path, S3Path):
+        path.remove()
+    else:
+        local.remove(path)
+
+
+def source(path: Path) -> Any:
+    """What a reader of Parquet can seek in."""
+    return BytesIO(path.read_bytes()) if is_remote(path) else path
+
+
+def each(paths: Iterable[T], read: Callable[[T], U], *, remote: bool) -> Iterable[U]:
+    """`read` of every path, in order; on S3 many at once."""
+    if not remote:
+        return map(read, paths)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(read, paths))
 
 
 def cache_folder() -> Path | None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distvae import __version__
+from distvae import __version__, files
 from distvae.files import replacing
 from distvae.trial import PROTOCOL_VERSION, Trial, as_data
 from distvae.vae import Model, Vae
@@ -36,7 +36,7 @@ def save_pretrained(vae: Vae, folder: str | os.PathLike[str]) -> Path:
     configs."""
     from safetensors.torch import save
 
-    folder = Path(folder)
+    folder = files.at(folder)
     dtype = next((name for name, t in DTYPES.items() if t == vae.dtype), None)
     if dtype is None:
         raise PretrainedError(f"{folder}: a model of {vae.dtype} is not saved: use vae.float() or vae.double()")
@@ -66,7 +66,7 @@ def from_pretrained(folder: str | os.PathLike[str], *, device: str = "cpu") -> V
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    folder = Path(folder)
+    folder = files.at(folder)
     config = _config(folder)
     try:
         blob = (folder / WEIGHTS).read_bytes()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from distvae import __version__
+from distvae import __version__, files
 from distvae.results.provenance import git_sha
 
 LOG_TAIL = 1 << 16  # bytes of a log's end that are looked at
@@ -21,7 +21,8 @@ CREATED = ".created_ms"
 
 
 def about(out: Path, curve: pa.Table, status: Mapping[str, str]) -> dict[str, Any]:
-    ends = {key: _last_event(out / "logs" / f"{key}.jsonl") for key in status}
+    logs = [out / "logs" / f"{key}.jsonl" for key in status]
+    ends = dict(zip(status, files.each(logs, _last_event, remote=files.is_remote(out)), strict=True))
     walls: dict[str, float] = {}
     for key, wall in zip(curve["trial_key"].to_pylist(), curve["wall_s"].to_pylist(), strict=True):
         walls[key] = max(walls.get(key, 0.0), wall or 0.0)
@@ -77,7 +78,7 @@ def _created(out: Path) -> float | None:
 def _last_event(log: Path) -> dict[str, Any]:
     """The last line of a trial's log that can be read; {} if there is none."""
     try:
-        with open(log, "rb") as f:
+        with log.open("rb") as f:
             f.seek(max(0, f.seek(0, 2) - LOG_TAIL))
             lines = f.read().splitlines()
     except OSError:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from distvae import files
 from distvae.sweeps.plan import SWEEP
 from distvae.sweeps.tree import ConfigError, dump, parse, read_file
 from distvae.training.checkpoint import WEIGHTS
@@ -33,8 +34,13 @@ def commands(out: Path, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, A
         "commands": _commands(where, shlex.quote(str(out / SWEEP)) if text else None),
         "bodies": list(bodies),
         "trial_yaml": files,
-        "kept": [key for key in configs if (out / "checkpoints" / key / WEIGHTS).exists()],
+        "kept": [key for key, kept in zip(configs, _kept(out, configs), strict=True) if kept],
     }
+
+
+def _kept(out: Path, keys: Iterable[str]) -> Iterable[bool]:
+    weights = [out / "checkpoints" / key / WEIGHTS for key in keys]
+    return files.each(weights, lambda path: path.is_file(), remote=files.is_remote(out))
 
 
 def _commands(out: str, sweep: str | None) -> list[list[str]]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from distvae import files
 from distvae.config import ConfigError, load, metrics
 from distvae.metrics.metric import clash
 from distvae.results import curves, ledger
@@ -41,7 +42,7 @@ def evaluate(
     trials = _trials(ledger.load(out), keys)
     if trials and (why := clash(asked, trials[0])):
         raise ConfigError([f"--metrics: {why}"])
-    weights = sum(measure.has_weights(out, t) for t in trials)
+    weights = sum(files.each(trials, lambda t: measure.has_weights(out, t), remote=files.is_remote(out)))
     run = replace(study, metrics=asked)
     measuring = measure.evaluate(out, trials, run, again=again, address=address, say=say)
     names = list(dict.fromkeys(c.name for t in trials[:1] for m in asked for c in m.columns(t)))

@@ -15,6 +15,7 @@ from rich.table import Table
 from distvae.plots import KINDS, PLOTS, NothingToPlotError, Options
 from distvae.results import curves, ledger, tracking
 from distvae.results.families import varied_choices
+from distvae.store.errors import UnwrittenError
 from distvae.study import Study
 from distvae.sweeps.run import Outcome
 from distvae.trial import flatten
@@ -25,7 +26,11 @@ ROWS = 15  # longer frontiers are shown by their lower hull
 def finish(outcome: Outcome, console: Console, study: Study) -> None:
     """After `sweep`: write rd_curve.parquet and the pictures, then say what came out."""
     out = outcome.out
-    curve = ledger.export(out)
+    curve: Path | str = "not written"
+    try:
+        curve = ledger.export(out)
+    except UnwrittenError as e:
+        outcome.unwritten = outcome.unwritten or str(e)
     notes = list(outcome.notes)
     pictures = draw_quietly(out, notes) if outcome.count("finished") else []
     if pictures and outcome.tracked and (away := tracking.log_pictures(out, pictures, study)):
@@ -43,7 +48,10 @@ def finish(outcome: Outcome, console: Console, study: Study) -> None:
         ("compare", f"distvae ui {out}"),
     ):
         console.print(f"{what:<9} {where}", markup=False)
-    if outcome.interrupted:
+    if outcome.unwritten:
+        left = outcome.planned - len(outcome.status)
+        console.print(f"stopped, {left} trials left: {outcome.unwritten}", markup=False)
+    elif outcome.interrupted:
         console.print(
             f"interrupted: {outcome.planned - len(outcome.status)} trials left; the same command goes on", markup=False
         )

@@ -1,13 +1,12 @@
 """The ledger: OUT/points/<trial_key>.<attempt>.parquet, one file per ended attempt, the system of record.
 
-A file appears whole (temp, fsync, rename) and never changes. Pages carry checksums, verified on every read: a flipped
+A file appears whole and never changes: the commit creates it, and of several that try to one succeeds. Pages carry checksums, verified on every read: a flipped
 byte or a truncated file is moved to OUT/quarantine and its trial run again, never read in silence. Readers merge
 attempts: a row belongs to the first attempt that committed it."""
 
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from distvae import files
 from distvae.files import replacing
 from distvae.results import measurements
 from distvae.results.schema import SCHEMA
@@ -56,12 +56,21 @@ def path(out: Path, key: str, attempt: int) -> Path:
 
 
 def commit(out: Path, table: pa.Table) -> Path:
-    """Commit the rows of one ended attempt. If it is committed already, what is there stays."""
+    """Commit the rows of one ended attempt. If it is committed already, what is there stays. Raises UnwrittenError."""
     ((key, attempt),) = set(zip(table["trial_key"].to_pylist(), table["attempt"].to_pylist(), strict=True))
     target = path(out, key, attempt)
-    if target.exists() and _read(target) is not None:
-        return target
-    return write(table.cast(SCHEMA) if table.schema != SCHEMA else table, target)
+    files.guard(out)
+    table = table.cast(SCHEMA) if table.schema != SCHEMA else table
+    for _ in range(2):
+        try:
+            with files.creating(target) as f:
+                pq.write_table(table, f, write_page_checksum=True)
+            return target
+        except FileExistsError:
+            if _read(target) is not None:
+                return target
+            _set_aside(out, target)  # damaged: nobody's row
+    raise FileExistsError(f"{target}: is made anew, damaged, as often as it is set aside")
 
 
 def write(table: pa.Table, target: Path) -> Path:
@@ -76,17 +85,16 @@ def scan(out: Path, *, mend: bool = True) -> tuple[dict[str, Ended], list[str]]:
     moved to quarantine and temp files of dead writers removed."""
     ended: dict[str, Ended] = {}
     damaged = []
-    for stale in (out / POINTS).glob(".*.tmp") if mend else ():
-        stale.unlink(missing_ok=True)
+    if mend:
+        files.guard(out)
+        for stale in (out / POINTS).glob(".*.tmp"):
+            files.remove(stale)
     for file, table in _files(out):
         if table is None:
             if not mend:
                 damaged.append(f"{file} is damaged: the next sweep sets it aside and runs its trial again")
                 continue
-            grave = out / QUARANTINE
-            grave.mkdir(exist_ok=True)
-            os.replace(file, grave / file.name)
-            damaged.append(f"{file} is damaged: moved to {grave}, its trial is run again")
+            damaged.append(f"{file} is damaged: moved to {_set_aside(out, file)}, its trial is run again")
             continue
         key, attempt = _identity(file)
         before = ended.get(key)
@@ -102,8 +110,8 @@ def scan(out: Path, *, mend: bool = True) -> tuple[dict[str, Ended], list[str]]:
 def history(out: Path, key: str) -> History | None:
     """One trial's record, or None. A row belongs to the first attempt that committed it; damaged files are left to
     `scan`."""
-    files = ((file, _read(file)) for file in (out / POINTS).glob(f"{key}.*.parquet"))
-    found = [(_identity(file)[1], table) for file, table in files if table is not None]
+    read = ((file, _read(file)) for file in (out / POINTS).glob(f"{key}.*.parquet"))
+    found = [(_identity(file)[1], table) for file, table in read if table is not None]
     merged: dict[tuple[int, str, int], dict[str, Any]] = {}
     status = None
     for _, table in sorted(found, key=lambda item: item[0]):
@@ -158,16 +166,26 @@ def _plain(table: pa.Table) -> pa.Table:
 def end(out: Path, key: str, attempt: int) -> Ended | None:
     """How an attempt ended, None if it has not."""
     file = path(out, key, attempt)
-    table = _read(file) if file.exists() else None
+    table = _read(file) if files.is_remote(file) or file.exists() else None
     return None if table is None else Ended(key, table["status"][0].as_py(), attempt, max(table["epoch"].to_pylist()))
 
 
 def _files(out: Path, keys: Collection[str] | None = None) -> Iterator[tuple[Path, pa.Table | None]]:
     """(file, its rows or None if it is damaged) of the ledger."""
     folder = out / POINTS
-    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not file.name.startswith(".") and (keys is None or file.name.partition(".")[0] in keys):
-            yield file, _read(file)
+    found = [
+        file
+        for file in (sorted(folder.iterdir()) if folder.is_dir() else ())
+        if not file.name.startswith(".") and (keys is None or file.name.partition(".")[0] in keys)
+    ]
+    yield from zip(found, files.each(found, _read, remote=files.is_remote(out)), strict=True)
+
+
+def _set_aside(out: Path, file: Path) -> Path:
+    """Move a damaged file to OUT/quarantine, which is returned."""
+    grave = out / QUARANTINE
+    files.move(file, grave / file.name)
+    return grave
 
 
 def _read(file: Path) -> pa.Table | None:
@@ -175,7 +193,7 @@ def _read(file: Path) -> pa.Table | None:
     if match is None or file.is_symlink():
         return None
     try:
-        table = pq.ParquetFile(file, page_checksum_verification=True).read()
+        table = pq.ParquetFile(files.source(file), page_checksum_verification=True).read()
         identity = set(zip(table["trial_key"].to_pylist(), table["attempt"].to_pylist(), strict=True))
     except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError):
         return None

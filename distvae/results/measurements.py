@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distvae import __version__
-from distvae.files import replacing
+from distvae import __version__, files
 from distvae.results.schema import SCHEMA, whole
 from distvae.trial import Trial, as_data
 
@@ -61,7 +60,7 @@ def settings(metric: Metric) -> str:
 
 
 def commit(out: Path, m: Measurement) -> Path:
-    """Write a measurement as the trial's next file, whole or not at all."""
+    """Write a measurement as the trial's next file, whole or not at all. Raises UnwrittenError."""
     fields = [pa.field(p, SCHEMA.field(p).type if p != "split" else pa.string()) for p in PLACE]
     for c in m.columns.values():
         kind = pa.int64() if c.whole else pa.float64()
@@ -69,10 +68,16 @@ def commit(out: Path, m: Measurement) -> Path:
         fields.append(pa.field(c.name, kind, metadata={"unit": c.unit, "doc": c.doc}))
     note = {"settings": m.settings, "why_null": m.why, "version": __version__}
     schema = pa.schema(fields, metadata={_NOTE: json.dumps(note).encode()})
-    target = out / FOLDER / f"{m.key}.{max((n for n, _ in _files(out, m.key)), default=-1) + 1}.parquet"
-    with replacing(target) as f:
-        pq.write_table(pa.Table.from_pylist(list(m.rows.values()), schema=schema), f, write_page_checksum=True)
-    return target
+    table = pa.Table.from_pylist(list(m.rows.values()), schema=schema)
+    files.guard(out)
+    while True:
+        target = out / FOLDER / f"{m.key}.{max((n for n, _ in _files(out, m.key)), default=-1) + 1}.parquet"
+        try:
+            with files.creating(target) as f:
+                pq.write_table(table, f, write_page_checksum=True)
+            return target
+        except FileExistsError:
+            continue  # somebody else measured it, just now: both stand
 
 
 def missing(out: Path, trial: Trial, epoch: int, metrics: Sequence[Metric], splits: Collection[str]) -> list[Metric]:
@@ -99,8 +104,9 @@ def join(out: Path, table: pa.Table) -> pa.Table:
     fields: dict[str, pa.Field] = {}
     values: dict[str, dict[tuple[str, int, str, int], Any]] = {}
     keys = set(table["trial_key"].unique().to_pylist())
-    for key, file in _all(out):
-        found = _read(file) if key in keys else None
+    mine = [(key, file) for key, file in _all(out) if key in keys]
+    tables = files.each([file for _, file in mine], _read, remote=files.is_remote(out))
+    for (key, _), found in zip(mine, tables, strict=True):
         if found is None:
             continue
         names = [f.name for f in found.schema if f.name not in PLACE]
@@ -143,7 +149,7 @@ def _read(file: Path) -> pa.Table | None:
     if file.is_symlink():
         return None
     try:
-        table = pq.ParquetFile(file, page_checksum_verification=True).read()
+        table = pq.ParquetFile(files.source(file), page_checksum_verification=True).read()
         json.loads((table.schema.metadata or {})[_NOTE])["settings"]
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None

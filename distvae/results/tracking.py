@@ -9,21 +9,23 @@ sync` brings the rest from the ledger later."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
 import queue
 import re
 import sqlite3
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from distvae.files import replacing
+from distvae import files
 from distvae.plots import PLOTS
 from distvae.results import ledger
 from distvae.results.curves import trial_status
@@ -47,9 +49,28 @@ _END = {
 }
 
 
+def home(out: Path) -> Path:
+    """The folder of a sweep's own MLflow: OUT. SQLite cannot live on S3: for such an OUT, a folder in this machine's cache;
+    it is a view, and `distvae sync OUT` makes it anew on another machine. Raises TrackerError if there is no cache."""
+    if not files.is_remote(out):
+        return out
+    cache = files.cache_folder()
+    if cache is None:
+        raise TrackerError(
+            f"MLflow's database cannot be in {out}, and there is no cache folder for it: set DISTVAE_CACHE, or tracking.uri"
+        )
+    name = f"{out.name}-{hashlib.sha256(str(out).encode()).hexdigest()[:12]}"
+    return cache / "mlflow" / name
+
+
 def store_uri(out: Path) -> str:
     """The SQLite store of a sweep."""
-    return f"sqlite:///{(out / 'mlflow.db').absolute()}"
+    return f"sqlite:///{(home(out) / 'mlflow.db').absolute()}"
+
+
+def artifacts(out: Path) -> Path:
+    """Where that store keeps pictures."""
+    return (home(out) / "mlartifacts").absolute()
 
 
 def created_ms(out: Path) -> int:
@@ -57,7 +78,7 @@ def created_ms(out: Path) -> int:
     once."""
     path = out / ".created_ms"
     if not path.exists():
-        with replacing(path) as f:
+        with contextlib.suppress(FileExistsError), files.creating(path) as f:
             f.write(str(int(time.time() * 1000)).encode())
     return int(path.read_text())
 
@@ -76,12 +97,14 @@ class Store:
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
         if uri is None:
+            home(out).mkdir(parents=True, exist_ok=True)
+            _refuse_links([*home(out).glob("mlflow.db*"), artifacts(out)])
             _move_here(out)
         mlflow.set_tracking_uri(uri or store_uri(out))  # else artifact calls of a client would open another store
         self.client = MlflowClient(uri or store_uri(out))
+        self.own = artifacts(out) if uri is None else None  # where pictures go, if into a folder of ours
         self.zero = created_ms(out)
-        artifacts = (out / "mlartifacts").absolute().as_uri() if uri is None else None
-        self.experiment = self._experiment(sweep, artifacts)
+        self.experiment = self._experiment(sweep, artifacts(out).as_uri() if uri is None else None)
         self.parent = self._parent(sweep, resolved)
         self.children: dict[str, str] = {}  # trial key -> run id
         self.told: dict[str, str] = {}  # trial key -> the end that MLflow knows of
@@ -174,7 +197,13 @@ class Store:
         for count, path in enumerate(paths, start=1):  # noqa: B007
             named = _TRIAL.search(path.stem)
             run = self.children.get(named[0], self.parent) if named else self.parent
-            self.client.log_artifact(run, str(path), "plots")
+            if self.own is not None:
+                there = self.own / run
+                _refuse_links(
+                    [there, there / "artifacts", there / "artifacts/plots", there / "artifacts/plots" / path.name]
+                )
+            with _on_disk(path) as file:
+                self.client.log_artifact(run, str(file), "plots")
         return count
 
     def close(self, status: str) -> None:
@@ -284,7 +313,7 @@ def log_pictures(out: Path, paths: Iterable[Path], study: Study | None = None) -
 
 def _move_here(out: Path) -> None:
     """If OUT was moved or copied since, its store still names the old place, and artifacts would go there."""
-    db, here = out / "mlflow.db", (out / "mlartifacts").absolute().as_uri()
+    db, here = home(out) / "mlflow.db", artifacts(out).as_uri()
     if not db.exists():
         return
     with contextlib.closing(sqlite3.connect(db, timeout=10.0)) as store, store:
@@ -297,6 +326,25 @@ def _move_here(out: Path) -> None:
                     "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE substr(artifact_uri, 1, ?) = ?",
                     (here, len(there) + 1, len(there) + 1, f"{there}/"),
                 )
+
+
+@contextlib.contextmanager
+def _on_disk(path: Path) -> Iterator[Path]:
+    """MLflow copies files, and knows no S3 of ours."""
+    if not files.is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="dv-picture-") as folder:
+        copy = Path(folder) / path.name
+        copy.write_bytes(path.read_bytes())
+        yield copy
+
+
+def _refuse_links(paths: Iterable[Path]) -> None:
+    """SQLite and MLflow write through symbolic links: one in OUT would lead them out of it."""
+    for path in paths:
+        if path.is_symlink():
+            raise TrackerError(f"{path}: is a symbolic link, and nothing in OUT is written through one (remove it)")
 
 
 class TrackerError(Exception):

@@ -17,14 +17,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from distvae import files
+
 START_S = 120.0
 
 
 def serve(out: Path, port: int, say: Callable[[str], None]) -> int:
     """Serve until Ctrl-C; prints the URL on stdout once the server answers. Returns the exit code."""
-    from distvae.results.tracking import store_uri
+    from distvae.results.tracking import artifacts, home, store_uri
 
-    db = out / "mlflow.db"
+    db = home(out) / "mlflow.db"
     if not db.exists():
         say(f"{db}: not there yet; `distvae sync {out}` makes it from the ledger")
         return 2
@@ -36,16 +38,17 @@ def serve(out: Path, port: int, say: Callable[[str], None]) -> int:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri(out)]
     command += [
         "--default-artifact-root",
-        str((out / "mlartifacts").absolute()),
+        str(artifacts(out)),
         "--host",
         "127.0.0.1",
         "--port",
         str(port),
     ]
     command += ["--workers", "1"]
-    log = out / "logs" / "ui.log"
-    log.parent.mkdir(exist_ok=True)
-    with open(log, "w") as f:
+    log = home(out) / "logs" / "ui.log"  # on this machine, as the server is
+    with files.replacing(log) as f:  # also where a link is in its way
+        f.write(b"")
+    with open(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW), "wb") as f:
         env = {"MLFLOW_DISABLE_TELEMETRY": "true", **os.environ}  # a page on loopback tells nobody
         server = subprocess.Popen(command, stdout=f, stderr=subprocess.STDOUT, start_new_session=True, env=env)
     old = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -48,9 +48,9 @@ class Cluster:
 
 
 @contextmanager
-def connect(address: str | None, cpus: int | None = None) -> Iterator[Cluster]:
+def connect(address: str | None, cpus: int | None = None, env: Mapping[str, str] | None = None) -> Iterator[Cluster]:
     """Ray, initialised; a local cluster of our own (with `cpus` cores of the machine's) unless `address` names one that
-    runs."""
+    runs, whose workers get the environment variables `env` (those of our own cluster inherit them)."""
     os.environ.update(_QUIET)
     local = address in (None, "local")
     temp = tempfile.mkdtemp(prefix="dv-", dir="/tmp" if os.path.isdir("/tmp") else None)  # socket paths are short
@@ -72,7 +72,8 @@ def connect(address: str | None, cpus: int | None = None) -> Iterator[Cluster]:
                     **common,
                 )
             else:
-                ray.init(address=address, **common)
+                told = {"runtime_env": {"env_vars": dict(env)}} if env else {}
+                ray.init(address=address, **told, **common)
             has = ray.cluster_resources()
             yield Cluster(local, Path(temp) / "tune", has.get("CPU", 1.0), has.get("GPU", 0.0))
         finally:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import traceback
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,7 +18,10 @@ from ray.actor import exit_actor
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from distvae import files
 from distvae.results import ledger
+from distvae.store.errors import StoreError, UnwrittenError
+from distvae.store.lease import OutLockedError
 from distvae.sweeps.evaluations import Evaluations
 from distvae.sweeps.rank import Rank, log
 from distvae.training.scores import LAST
@@ -58,9 +60,13 @@ class Gang(tune.Trainable):
                 self._all("begin", self.task)
                 self.task = None
             report = self._advance() if self.evaluations is None else self._evaluation(self.evaluations)
-        except Exception:
+        except Exception as e:
             self._log(event="error", traceback=traceback.format_exc())
-            raise
+            if (why := _place(e)) is None:
+                raise
+            self.left = {}
+            nothing: dict[str, Any] = {"trials": {}, "notes": [], "device": ""}
+            return {**nothing, "unwritten": why, "done": True}  # to try again would not help
         return {**report, "done": not self.left and (self.evaluations is None or self.evaluations.over())}
 
     def cleanup(self) -> None:
@@ -96,7 +102,8 @@ class Gang(tune.Trainable):
         """Hand the group to the ranks at the first step: Tune retries what raises there, and not what raises before."""
         self.task: dict[str, Any] | None = config["task"]
         self.left = {m["key"]: m["attempt"] for m in config["task"]["members"]}  # that have not ended
-        self.out = Path(config["job"]["out"])
+        self.out = files.at(config["job"]["out"])
+        files.guard(self.out)
         self.evaluations = self._evaluations(config)
         self._log(event="start", group=config["task"]["id"], pid=os.getpid())
 
@@ -161,3 +168,12 @@ class Gang(tune.Trainable):
 
     def _all(self, method: str, *args: Any) -> list[Any]:
         return ray.get([getattr(r, method).remote(*args) for r in self.ranks])
+
+
+def _place(e: BaseException | None) -> str | None:
+    """What is wrong with OUT, if that is what a rank raised: full, away, or somebody else's by now."""
+    cause = getattr(e, "cause", None)  # of Ray's error for what an actor raised
+    for found in (e, cause):
+        if isinstance(found, UnwrittenError | StoreError | OutLockedError):
+            return str(cause or found)
+    return None

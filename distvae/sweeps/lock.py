@@ -1,35 +1,83 @@
-"""One owner per OUT: an advisory lock on OUT/.lock, which the kernel releases when its holder dies, however it dies."""
+"""One owner per OUT: an advisory lock on OUT/.lock, which the kernel releases when its holder dies, however it dies; where
+there are no such locks (S3, some shared folders) a lease that beats (`store/lease.py`)."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from distvae import files
+from distvae.store import lease
+from distvae.store.errors import unwritten
+from distvae.store.lease import Hold, OutLockedError
+from distvae.store.local import linked
 
-class OutLockedError(Exception):
-    """OUT belongs to another running sweep (exit code 5)."""
+__all__ = ["Hold", "OutLockedError", "hold_out"]
+
+NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
+ONE_NODE = {"nolock", "localflock", "local_lock=flock", "local_lock=all"}  # mount options: other nodes see no lock
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def hold_out(out: Path) -> Iterator[None]:
+def hold_out(out: Path, say: Callable[[str], None] = _tell) -> Iterator[Hold]:
     """Own `out` for the duration. Raises OutLockedError naming the owner."""
-    out.mkdir(parents=True, exist_ok=True)
-    fd = os.open(out / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    if files.is_remote(out):
+        with lease.hold(out, say) as held:
+            yield held
+        return
+    fd = _open(out)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise OutLockedError(f"{out} is being swept by {_owner(fd)}; wait for it, or give another --out") from None
+            locks = not _one_node(out)
+        except OSError as e:
+            if e.errno not in NO_LOCKS:
+                raise OutLockedError(
+                    f"{out} is being swept by {_owner(fd)}; wait for it, or give another --out"
+                ) from None
+            locks = False
+        if not locks:
+            with lease.hold(out, say, lease.SHARED_PATIENCE_S) as held:
+                yield held
+            return
         os.truncate(fd, 0)
         os.pwrite(fd, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
-        yield
+        yield Hold(out)
     finally:
         os.close(fd)
+
+
+def _open(out: Path) -> int:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        files.guard(out)
+        return os.open(out / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as e:
+        raise linked(out / ".lock") if e.errno == errno.ELOOP else unwritten(out, e) from None
+
+
+def _one_node(out: Path) -> bool:
+    """Is `out` on a mount whose locks other nodes do not see? (Linux says; elsewhere they are believed.)"""
+    try:
+        with open("/proc/self/mounts") as f:
+            mounts = [line.split() for line in f]
+    except OSError:
+        return False
+    at = os.path.realpath(out)
+    over = [m for m in mounts if at == m[1] or at.startswith(m[1].rstrip("/") + "/")]
+    deepest = max(over, key=lambda m: len(m[1]), default=None)
+    return deepest is not None and bool(ONE_NODE & set(deepest[3].split(",")))
 
 
 def _owner(fd: int) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distvae import files
 from distvae.results import ledger, measurements
 from distvae.sweeps.progress import duration
 from distvae.trial import Trial
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from distvae.metrics.menu import Metric
     from distvae.study import Resources, Study
     from distvae.sweeps.cluster import Cluster
+    from distvae.sweeps.lock import Hold
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,10 @@ def tasks(out: Path, trials: Sequence[Trial], metrics: Sequence[Metric], *, agai
             splits.setdefault(row["trial_key"], set()).add(row["split"])
             steps[row["trial_key"]] = row["step"]
     found = []
-    for t in trials:
-        past = ended.get(t.key)
-        if past is None or past.status not in ("finished", "stopped") or not has_weights(out, t):
-            continue
+    over = [t for t in trials if t.key in ended and ended[t.key].status in ("finished", "stopped")]
+    kept = files.each(over, lambda t: has_weights(out, t), remote=files.is_remote(out))
+    for t in [t for t, has in zip(over, kept, strict=True) if has]:
+        past = ended[t.key]
         left = list(metrics) if again else measurements.missing(out, t, past.epoch, metrics, splits.get(t.key, set()))
         if left:
             found.append(Task(t, past.epoch, steps.get(t.key, 0), tuple(left)))
@@ -93,7 +95,7 @@ def tasks(out: Path, trials: Sequence[Trial], metrics: Sequence[Metric], *, agai
 def has_weights(out: Path, trial: Trial) -> bool:
     from distvae.training.checkpoint import WEIGHTS
 
-    return (out / "checkpoints" / trial.key / WEIGHTS).exists()
+    return (out / "checkpoints" / trial.key / WEIGHTS).is_file()
 
 
 def run(
@@ -105,6 +107,7 @@ def run(
     *,
     stop: threading.Event,
     measured: Callable[[Task, list[dict[str, Any]]], None],
+    hold: Hold,
 ) -> None:
     """Measure `todo`, as many at a time as fit; `measured(task, rows)` after each that left a file. Returns early if `stop`
     is set: what runs is cut off, and leaves nothing."""
@@ -119,7 +122,9 @@ def run(
     while (left or running) and not stop.is_set():
         while left and len(running) < most:
             task = left.pop()
-            ref = remote.remote(str(out), task.trial.config(), task.metrics, task.epoch, resources.threads, device)
+            ref = remote.remote(
+                str(out), task.trial.config(), task.metrics, task.epoch, resources.threads, device, hold.number
+            )
             running[ref] = task
         ready, _ = r.wait(list(running), num_returns=1, timeout=0.5)
         for ref in ready:
@@ -189,11 +194,12 @@ def evaluate(
     """`distvae eval`: measure `study.metrics` of `trials`, then bring MLflow and the curve up to date. Ctrl-C cuts off
     what runs. Raises OutLockedError if OUT is being swept."""
     from distvae.results.tracking import Tracker
+    from distvae.store import s3
     from distvae.sweeps import cluster
     from distvae.sweeps.lock import hold_out
     from distvae.sweeps.progress import Display
 
-    with hold_out(out):
+    with hold_out(out) as hold:
         todo = tasks(out, trials, study.metrics, again=again)
         measuring = Measuring(len(todo))
         if not todo:
@@ -202,12 +208,16 @@ def evaluate(
             say(line)
         tracker = Tracker(study.tracking.uri, out=out, sweep=study.name, resolved=study.resolved, log=say)
         tracker.open()
+        stop = threading.Event()
+        hold.when_lost(lambda why: stop.set())
         try:
-            with Display(measuring), cluster.connect(address) as ray:
+            env = s3.environment() if files.is_remote(out) else {}
+            with Display(measuring), cluster.connect(address, env=env) as ray:
                 run(
-                    ray, out.absolute(), todo, study.resources, measuring, stop=threading.Event(),
-                    measured=lambda task, rows: tracker.rows(task.trial.key, rows),
+                    ray, out.absolute(), todo, study.resources, measuring, stop=stop,
+                    measured=lambda task, rows: tracker.rows(task.trial.key, rows), hold=hold,
                 )  # fmt: skip
+            hold.check()
         finally:
             ledger.export(out)
             if lost := tracker.close(60.0):

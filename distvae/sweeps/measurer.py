@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import ray
 
 
 @ray.remote(max_retries=1)
-def measure(out: str, config: dict[str, Any], metrics: Any, epoch: int, threads: int, device: str) -> dict[str, Any]:
-    """Measure a trial and commit what came out. Returns {rows, failed: a line or None, why: metric -> why it is
+def measure(
+    out: str, config: dict[str, Any], metrics: Any, epoch: int, threads: int, device: str, number: int | None = None
+) -> dict[str, Any]:
+    """Measure a trial and commit what came out, if lease `number` still holds OUT. Returns {rows, failed: a line or None, why: metric -> why it is
     null}."""
     import torch
 
+    from distvae import files
     from distvae.config import trial_from_data
     from distvae.results import measurements
+    from distvae.store import lease
     from distvae.sweeps.measure import one
     from distvae.sweeps.rank import log
 
     torch.set_num_threads(threads)
+    place = files.at(out)
+    files.guard(place)
     trial = trial_from_data(config)
-    found, raised = one(Path(out), trial, metrics, epoch, device=device)
+    found, raised = one(place, trial, metrics, epoch, device=device)
     for text in raised:
-        log(Path(out), trial.key, event="metric error", traceback=text)
+        log(place, trial.key, event="metric error", traceback=text)
     if found.rows:
-        measurements.commit(Path(out), found)
+        lease.check(place, number)
+        measurements.commit(place, found)
     failed = "; ".join(f"{text.split(':')[0]}: {text.strip().splitlines()[-1][:160]}" for text in raised) or None
     return {"rows": list(found.rows.values()), "failed": failed, "why": found.why}

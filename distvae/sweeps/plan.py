@@ -18,8 +18,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distvae import config
+from distvae import config, files
 from distvae.files import replacing
+from distvae.store.errors import BucketError
+from distvae.store.path import S3
 from distvae.study import Study
 from distvae.sweeps.tree import ConfigError, printable
 from distvae.trial import Trial, flatten
@@ -51,7 +53,6 @@ def write_plan(
     """Write the plan and the resolved config. `keep`: keys of trials with committed rows. `suggested`: config_key ->
     number -> values."""
     out = check_out(out)
-    out.mkdir(parents=True, exist_ok=True)
     asked = {key: json.dumps(numbers) for key, numbers in (suggested or {}).items()}
     rows = [{**row, "suggested": asked.get(row["config_key"])} for row in _rows(study.trials)]
     planned = {row["trial_key"] for row in rows}
@@ -71,7 +72,7 @@ def write_plan(
 def read_plan(out: str | Path) -> pa.Table:
     path = check_out(out) / PLAN
     try:
-        with pq.ParquetFile(path) as f:  # `read_table` would read an OUT called `r=1` as a column
+        with pq.ParquetFile(files.source(path)) as f:  # `read_table` would read an OUT called `r=1` as a column
             return _current(f.read())
     except FileNotFoundError:
         raise ConfigError(
@@ -96,7 +97,10 @@ def trial_from_json(config_json: str) -> Trial:
 
 
 def check_out(path: str | Path) -> Path:
-    """`path` as OUT: a directory, or what can become one. Refuses what would put files elsewhere than where it says."""
+    """`path` as OUT: a directory, or what can become one, or s3://bucket/prefix. Refuses what would put files elsewhere
+    than where it says. Raises ConfigError, and StoreError if S3 cannot be reached."""
+    if files.is_remote(path) or os.fspath(path).startswith(S3):
+        return _on_s3(path)
     text = os.fspath(path)
     label = printable(text) or "''"
     if not text or not all(c.isprintable() for c in text):
@@ -104,6 +108,7 @@ def check_out(path: str | Path) -> Path:
             [f"--out {label}: is not the name of a directory (no NUL, newline or other control character)"]
         )
     out = Path(text)
+    files.guard(out)
     try:
         mode = os.lstat(out).st_mode
     except FileNotFoundError:
@@ -116,6 +121,15 @@ def check_out(path: str | Path) -> Path:
         )
     if not stat.S_ISDIR(mode):
         raise ConfigError([f"--out {label}: exists and is not a directory (name another)"])
+    return out
+
+
+def _on_s3(path: str | Path) -> Path:
+    try:
+        out = files.at(path)
+        out.is_dir()  # one request: are there a bucket, credentials, a server?
+    except BucketError as e:
+        raise ConfigError([f"--out {printable(str(e))}"]) from None
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -10,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
+
+from distvae import files
+from distvae.store import lease
+from distvae.store.errors import StoreError, UnwrittenError
+from distvae.store.lease import OutLockedError
 
 
 @ray.remote
@@ -20,7 +26,9 @@ class Rank:
         self.rank, self.size, self.job = rank, size, job
         if os.path.isdir(job["cwd"]):  # a relative data.root means the same here as where the sweep was started
             os.chdir(job["cwd"])
-        self.out = Path(job["out"])
+        self.out = files.at(job["out"])
+        files.guard(self.out)
+        self.checked = 0.0  # when this sweep was last seen to own OUT
         self.store: Any = None
         self.group: Any = None
 
@@ -102,6 +110,7 @@ class Rank:
 
     def advance(self, seconds: float, *, once: bool = False) -> dict[str, Any]:
         """Train for about `seconds`, or until any trial is evaluated `once`; commit the rows of each trial that ends. Rank 0's answer counts."""
+        self._check()
         raised = dict(self.raised)
         told = {key: _told([], e.epoch, e.status) for key, e in self.ended.items()}
         self.ended = {}
@@ -145,6 +154,8 @@ class Rank:
             if status != "failed":
                 self._keep(key)
             self._commit(key, status, epoch)
+        except (UnwrittenError, StoreError, OutLockedError):
+            raise  # the place is at fault, not the trial
         except Exception as e:
             if self.alone:
                 raise
@@ -168,6 +179,7 @@ class Rank:
 
         if self.rank:
             return
+        lease.check(self.out, self.job.get("lease"))
         member = self.members[key]
         measured = [] if status == "failed" else self.group.rows(key)
         table = rows.table(
@@ -183,6 +195,18 @@ class Rank:
         log(self.out, key, event="end", status=status, epoch=epoch)
         if status != "failed":
             self._prune(key)
+
+    def _check(self) -> None:
+        """Now and then: raises OutLockedError if another sweep has taken OUT over, on every rank."""
+        if self.job.get("lease") is None:
+            return
+        gone = False
+        if self.rank == 0 and time.monotonic() - self.checked > lease.BEAT_S:
+            with contextlib.suppress(StoreError):  # the commit will tell
+                gone = lease.lost(self.out, self.job["lease"])
+            self.checked = time.monotonic()
+        if self.world.broadcast(float(gone)):
+            lease.check(self.out, self.job["lease"])
 
     def _prune(self, key: str) -> None:
         from distvae.training import checkpoint
@@ -222,8 +246,8 @@ def _ended(out: Path, keys: list[str]) -> list[Any]:
 
 
 def log(out: Path, key: str, **event: Any) -> None:
-    """One line of OUT/logs/<key>.jsonl."""
-    folder = out / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f"{key}.jsonl", "a") as f:
-        f.write(json.dumps({"unix_s": round(time.time(), 3), **event}) + "\n")
+    """One line of OUT/logs/<key>.jsonl. A log that cannot be written ends no trial: what cannot be committed is told
+    of, and of the same place."""
+    line = json.dumps({"unix_s": round(time.time(), 3), **event}) + "\n"
+    with contextlib.suppress(UnwrittenError, StoreError):
+        files.append(out / "logs" / f"{key}.jsonl", line)

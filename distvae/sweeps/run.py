@@ -17,13 +17,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from distvae import files
 from distvae.kernels import backend
 from distvae.results import ledger, rows
 from distvae.results.provenance import git_sha
+from distvae.store import s3
+from distvae.store.errors import StoreError, UnwrittenError
 from distvae.study import Study
 from distvae.sweeps import cluster, measure, overhead, searching
 from distvae.sweeps.groups import GroupPlan, most, partition
-from distvae.sweeps.lock import hold_out
+from distvae.sweeps.lock import Hold, OutLockedError, hold_out
 from distvae.sweeps.plan import write_plan
 from distvae.sweeps.progress import Display, Progress
 from distvae.sweeps.schedulers import HyperBand, recall
@@ -48,6 +51,7 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     unmeasured: int = 0  # trials of which a metric could not be measured: it raised
     ran: list[str] = field(default_factory=list)  # trials that ended in this run
+    unwritten: str = ""  # why OUT could not be written; what had not been committed by then is run by the next launch
     tracked: bool = True  # did MLflow take everything?
     first: tuple[float, float] | None = None  # `overhead.mark` when the first group started,
     last: tuple[float, float] | None = None  # and when the last trial ended
@@ -57,7 +61,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        return 130 if self.interrupted else 3 if self.count("failed") or self.unmeasured else 0
+        return 130 if self.interrupted else 4 if self.unwritten else 3 if self.count("failed") or self.unmeasured else 0
 
 
 def is_over(trial: Trial, status: str, epoch: int) -> bool:
@@ -98,7 +102,7 @@ def sweep(study: Study, out: Path, *, address: str | None = None, display: bool 
 
     Raises OutLockedError if another sweep owns `out`, KernelsUnavailable if DISTVAE_KERNELS asks for what is not here."""
     backend.require()
-    with hold_out(out):
+    with hold_out(out) as hold:
         ended, damaged = ledger.scan(out)
         suggestions = searching.known(out, searching.Configurations(study.source)) if study.source else []
         if study.source:
@@ -116,7 +120,14 @@ def sweep(study: Study, out: Path, *, address: str | None = None, display: bool 
                 shown.say(line)
             driver = _Driver(study, out, todo, outcome, progress, shown, address)
             driver.past, driver.suggestions = ended, suggestions
-            driver.run(more)
+            driver.hold = hold
+            hold.when_lost(driver.lost)
+            try:
+                driver.run(more)
+            except Exception:
+                hold.check()  # who woke up to a Ray that has given everything up need not read of that
+                raise
+        hold.check()
         study = driver.study
         outcome.planned = len(study.trials)
         latest, _ = ledger.scan(out)
@@ -147,6 +158,7 @@ class _Driver:
         self.past: dict[str, Any] = {}  # key -> how it ended before this run
         self.suggestions: list[searching.Known] = []
         self.draining = threading.Event()
+        self.hold = Hold(self.out)
         self.tracker = self._tracker()
 
     def run(self, more: int = 0) -> None:
@@ -154,7 +166,7 @@ class _Driver:
         self.tracker.open()
         try:
             if self.tasks or more > 0 or self._unmeasured():
-                with self._signals(), cluster.connect(self.address, self._cpus()) as ray:
+                with self._signals(), cluster.connect(self.address, self._cpus(), env=self._environment()) as ray:
                     if self.tasks or more > 0:
                         self._fit(ray)
                     self._measure(ray)
@@ -185,7 +197,9 @@ class _Driver:
             if self.study.resources.keep == "none" and task.trial.key not in measuring.failed:
                 checkpoint.prune(self.out / "checkpoints" / task.trial.key, "none")
 
-        measure.run(ray, self.out, todo, self.study.resources, measuring, stop=self.draining, measured=measured)
+        measure.run(
+            ray, self.out, todo, self.study.resources, measuring, stop=self.draining, measured=measured, hold=self.hold
+        )
         self.outcome.notes += measure.told(self.out, measuring)
         self.outcome.unmeasured = len(measuring.failed)
 
@@ -336,6 +350,7 @@ class _Driver:
             "metric": scheduler.metric if scheduler is not None and not halving else None,
             "local": local,
             "cwd": os.getcwd(),
+            "lease": self.hold.number,
             "git_sha": git_sha(),
         }
 
@@ -348,6 +363,8 @@ class _Driver:
             self.tracker.start(self.trials[key])
 
     def reported(self, result: dict[str, Any]) -> None:
+        if why := result.get("unwritten"):
+            self._unwritten(why)
         for note in result["notes"]:
             if note not in self.outcome.notes:
                 self.outcome.notes.append(note)
@@ -378,23 +395,32 @@ class _Driver:
         """Tune is done with the group: its trials have ended, or save because we drain, or else its scheduler stopped
         them: then their ends are committed here, and the gang finds them in the ledger."""
         for key in () if self.draining.is_set() else self._left(task):
-            self._commit(key, "stopped", list(self.rows.get(key, {}).values()))
-            checkpoint.prune(self.out / "checkpoints" / key, self.study.resources.keep)
+            try:
+                self._commit(key, "stopped", list(self.rows.get(key, {}).values()))
+                checkpoint.prune(self.out / "checkpoints" / key, self.study.resources.keep)
+            except (UnwrittenError, StoreError, OutLockedError) as e:
+                self._unwritten(str(e))
+                continue
             self._end(key, "stopped")
 
     def failed(self, task: dict[str, Any]) -> None:
         """Tune gave the group up after its retry: the ends that are not committed are committed here, for its process
         may be dead."""
         for key in self._left(task):
-            committed = ledger.end(self.out, key, self.tasks[key]["attempt"])
-            if committed is None:
-                self._commit(key, "failed", [])
+            try:
+                committed = ledger.end(self.out, key, self.tasks[key]["attempt"])
+                if committed is None:
+                    self._commit(key, "failed", [])
+            except (UnwrittenError, StoreError, OutLockedError) as e:
+                self._unwritten(str(e))
+                continue
             self._end(key, committed.status if committed else "failed")
 
     def _commit(self, key: str, status: str, measured: list[dict[str, Any]]) -> None:
         """Of what has no process to commit it, or one that does not know of its end."""
         from distvae.sweeps.rank import log
 
+        self.hold.check()
         task = self.tasks[key]
         table = rows.table(
             self.trials[key],
@@ -407,6 +433,22 @@ class _Driver:
         )
         ledger.commit(self.out, table)
         log(self.out, key, event="end", status=status, attempt=task["attempt"])
+
+    def lost(self, why: str) -> None:
+        """Another sweep has taken OUT over: nothing more is committed, and what runs stops."""
+        self.draining.set()
+        self.say(f"{why}: stopping, nothing more is committed")
+
+    def _unwritten(self, why: str) -> None:
+        """OUT cannot be written. What runs saves if it can, and stops: it could commit nothing."""
+        self.draining.set()
+        if not self.outcome.unwritten and not self.hold.is_lost:
+            self.outcome.unwritten = why
+            self.say(f"{why}; stopping")
+
+    def _environment(self) -> dict[str, str]:
+        """What workers on other nodes need to reach OUT."""
+        return s3.environment() if files.is_remote(self.out) else {}
 
     def _left(self, task: dict[str, Any]) -> list[str]:
         return [m["key"] for m in task["members"] if m["key"] not in self.ended]

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from distvae import files
+
 RANGES = ("grid", "choice", "uniform", "loguniform", "integer")  # see space.py; no step of a dotted field
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000  # aliases expanded; ruamel reads some 10,000 a second
@@ -94,7 +96,7 @@ def read_file(path: str | Path) -> tuple[str, str]:
     """(text, the file's name for messages)."""
     label = printable(str(path))
     try:
-        with open(path, "rb") as f:
+        with files.at(path).open("rb") as f:
             data = f.read(MAX_BYTES + 1)
     except (OSError, ValueError) as e:  # ValueError: a NUL in the path
         why = "is a directory, not a YAML file" if isinstance(e, IsADirectoryError) else "cannot be read"
