@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from distvae.launch.commands import app as launch
 from distvae.plots import FILES
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(launch, name="launch")
 err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 140)
 
 Config = Annotated[Path, typer.Argument(help="the sweep's YAML file")]
@@ -340,6 +342,7 @@ def exit_code(e: Exception) -> int | None:
         "SamplerError": 2,
         "FeatureError": 2,
         "BenchError": 2,
+        "LaunchError": 2,
         "ResourcesError": 4,
         "OptunaMissingError": 4,
         "KernelsUnavailable": 4,
