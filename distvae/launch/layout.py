@@ -54,14 +54,12 @@ def layout(
     r: Resources, trials: int, *, nodes: int | None = None, cpus: int | None = None, gpus: int | None = None
 ) -> Layout:
     """For `resources.concurrency` trials at a time, else for as many as `nodes` (default 1) hold. `cpus`, `gpus`: of a
-    node; default: what is needed, at most 32 and 8. Raises LaunchError where a rank, or a trial, does not fit."""
+    node; default: what is needed, at most 32 (more beside GPUs) and 8. Raises LaunchError where a rank, or a trial, does not fit."""
     per_gpu = int(1 / r.gpus + 1e-9) if r.gpus else 0
     has_cpus, has_gpus = cpus or MOST_CPUS, (MOST_GPUS if gpus is None else gpus)
-    fit = (has_cpus - 1) // r.threads
-    if cpus is None:
-        fit = max(1, fit)
-    if r.gpus:
-        fit = min(fit, has_gpus * per_gpu)
+    fit = (has_cpus - 1) // r.threads if cpus else max(1, (MOST_CPUS - 1) // r.threads)
+    if r.gpus:  # a node with GPUs has the cores for them, unless somebody says how many it has
+        fit = min(fit, has_gpus * per_gpu) if cpus else has_gpus * per_gpu
     if fit < 1:
         needs = f"{r.threads + 1} cores (resources.threads {r.threads}, and one for Ray)"
         needs += " and a GPU" if r.gpus else ""
