@@ -344,6 +344,7 @@ def exit_code(e: Exception) -> int | None:
         "BenchError": 2,
         "LaunchError": 2,
         "ResourcesError": 4,
+        "AddressError": 4,
         "OptunaMissingError": 4,
         "KernelsUnavailable": 4,
         "TrackerError": 4,

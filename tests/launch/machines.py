@@ -19,12 +19,18 @@ from typing import Any, Self
 import psutil
 import pytest
 
+ROOT = Path(__file__).parents[2]
 _numbers = itertools.count()
 # The first process of a machine: it ends with its maker, and everything on the machine ends with it.
 INIT = """
 import os, signal, subprocess, sys
+def run(line, *fds): subprocess.run(line.split(), check=True, pass_fds=fds)
+kept = {path: os.open(path, os.O_PATH) for path in sys.argv[1:]} # of /tmp, and seen in all machines
 for line in ("mount --make-rprivate /", "mount -t proc proc /proc", "mount -t tmpfs -o mode=1777 tmpfs /tmp", "ip link set lo up"):
-    subprocess.run(line.split(), check=True)
+    run(line)
+for path, fd in kept.items():
+    os.makedirs(path)
+    run(f"mount -c --bind /proc/self/fd/{fd} {path}", fd)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN) # orphans of the machine are its children: nobody waits for them
 print("up", flush=True)
 sys.stdin.read()
@@ -32,12 +38,24 @@ sys.stdin.read()
 
 
 class Machine:
-    """One of them. `address` is in the Lan's network, if it is on one."""
+    """One of them. `address` is in the Lan's network, if it is on one; `shared`: folders below /tmp that stay visible."""
 
-    def __init__(self, name: str, address: str = ""):
+    def __init__(self, name: str, address: str = "", shared: Sequence[Path] = ()):
         self.name, self.address = name, address
         self.outer = subprocess.Popen(
-            ["unshare", "--net", "--pid", "--mount", "--uts", "--fork", "--kill-child", sys.executable, "-c", INIT],
+            [
+                "unshare",
+                "--net",
+                "--pid",
+                "--mount",
+                "--uts",
+                "--fork",
+                "--kill-child",
+                sys.executable,
+                "-c",
+                INIT,
+                *map(str, shared),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -82,13 +100,15 @@ class Machine:
 
 
 class Lan:
-    """`count` machines on a network of their own: 10.77.N.1, 10.77.N.2, ..."""
+    """`count` machines on a network of their own, 10.77.N.1, 10.77.N.2, ..., which all see the folders `shared`."""
 
-    def __init__(self, count: int):
+    def __init__(self, count: int, *shared: Path):
         number = next(_numbers)
         self.tag = f"dv{os.getpid() % 10**6}{number}"
         self.network = f"10.{77 + number}.{os.getpid() % 250}"
         self.machines: list[Machine] = []
+        places = [*shared, ROOT, Path(sys.prefix)]  # what the machines run lies there
+        self.shared = [p for p in places if p.resolve().is_relative_to("/tmp")]
         try:
             self.switch = Machine("switch")
             self.switch.run("ip", "link", "add", "lan", "type", "bridge")
@@ -100,7 +120,7 @@ class Lan:
             raise
 
     def _add(self, i: int) -> None:
-        machine = Machine(f"node{i}", f"{self.network}.{i}")
+        machine = Machine(f"node{i}", f"{self.network}.{i}", self.shared)
         self.machines.append(machine)
         port = f"port{i}"
         # made in the switch's network, so that nothing of it is ever in ours

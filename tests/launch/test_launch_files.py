@@ -22,7 +22,7 @@ yaml = YAML(typ="safe")
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / "it's a.yaml"
-    path.write_text("name: My Sweep\nseeds: 3\nresources: {workers: 2, threads: 2, concurrency: 3}\n")
+    path.write_text("name: My_Sweep\nseeds: 3\nresources: {workers: 2, threads: 2, concurrency: 3}\n")
     return path
 
 

@@ -13,7 +13,7 @@ ASK = "import socket, sys; socket.create_connection((sys.argv[1], 7777), timeout
 
 def test_two_machines_a_cable_and_nothing_left(tmp_path):
     skip_without()
-    with Lan(2) as lan:
+    with Lan(2, tmp_path) as lan:
         one, two = lan[0], lan[1]
         assert one.run("hostname").stdout == "node1\n"
         server = one.popen("python3", "-c", LISTEN, stdout=subprocess.PIPE, text=True)
@@ -28,8 +28,9 @@ def test_two_machines_a_cable_and_nothing_left(tmp_path):
         lan.mend(1)
         assert reaches(two)
         (tmp_path / "shared").write_text("seen")
-        one.run("sh", "-c", f"echo own > /tmp/own; cp {tmp_path}/shared /tmp/copy", check=False)
-        assert two.run("ls", "/tmp").stdout == ""
+        one.run("sh", "-c", f"echo own > /tmp/own; cp {tmp_path}/shared {tmp_path}/copy")
+        assert two.run("cat", tmp_path / "copy").stdout == "seen"
+        assert "own" not in two.run("ls", "/tmp").stdout.split()
         assert len(two.processes()) == 0 and len(one.processes("socket")) == 1
         pids = [p.pid for p in one.processes()] + [m.init.pid for m in (one, two, lan.switch)]
     server.wait(20)
