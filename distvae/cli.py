@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from distvae import files
+from distvae.launch.commands import app as launch
 from distvae.plots import FILES
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(launch, name="launch")
 err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 140)
 
 Config = Annotated[Path, typer.Argument(help="the sweep's YAML file")]
@@ -361,7 +363,9 @@ def exit_code(e: Exception) -> int | None:
         "SamplerError": 2,
         "FeatureError": 2,
         "BenchError": 2,
+        "LaunchError": 2,
         "ResourcesError": 4,
+        "AddressError": 4,
         "OptunaMissingError": 4,
         "KernelsUnavailable": 4,
         "TrackerError": 4,

@@ -10,9 +10,11 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from distvae.study import Resources
+from distvae.sweeps import reach
 from distvae.sweeps.reaper import TOKEN_PATH
 
 
@@ -62,23 +65,45 @@ def connect(address: str | None, cpus: int | None = None, env: Mapping[str, str]
         common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         try:
             if local:
-                ray.init(
-                    address="local",
-                    num_cpus=cpus or cores(),
-                    include_dashboard=False,
-                    _node_ip_address="127.0.0.1",
-                    _temp_dir=temp,
-                    object_store_memory=256 * 2**20,
-                    **common,
-                )
+                with _our_sigterm():
+                    ray.init(
+                        address="local",
+                        num_cpus=cpus or cores(),
+                        include_dashboard=False,
+                        _node_ip_address="127.0.0.1",
+                        _temp_dir=temp,
+                        object_store_memory=256 * 2**20,
+                        **common,
+                    )
             else:
                 told = {"runtime_env": {"env_vars": dict(env)}} if env else {}
-                ray.init(address=address, **told, **common)
+                reach.check(str(address))
+                with _our_sigterm():
+                    ray.init(address=address, **told, **common)
             has = ray.cluster_resources()
             yield Cluster(local, Path(temp) / "tune", has.get("CPU", 1.0), has.get("GPU", 0.0))
         finally:
             gc.collect()  # a reference to an object of Ray that is freed after its shutdown ends the process
             ray.shutdown()
+
+
+@contextmanager
+def _our_sigterm() -> Iterator[None]:
+    """Ray, as it starts, sets a handler for SIGTERM that exits at once. If there is one already (a sweep's, which drains),
+    it stays, from the first moment on."""
+    ours = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(ours):
+        yield
+        return
+    from ray._private import utils
+
+    theirs = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = theirs
+        signal.signal(signal.SIGTERM, ours)  # had it been set by other ways
 
 
 _QUIET = {

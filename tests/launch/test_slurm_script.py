@@ -1,0 +1,107 @@
+"""The script that `distvae launch slurm` writes, run by bash, with a SLURM, a `ray` and a `distvae` that only do what it
+sees of them: signals, exit codes, the queue. test_slurm_runs.py has the real ones."""
+
+import os
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from commands import command
+from slurm import Slurm
+
+# `ray symmetric-run`: the command behind `--`, and its exit code
+RAY = """#!/bin/sh
+[ -n "$NO_RAY" ] && { echo "Failed to start Ray" >&2; exit 0; }
+sleep "${RAY_TAKES:-0}"
+echo "$@" > "$FAKE_SLURM/ray"
+while [ "$1" != -- ]; do shift; done
+shift
+"$@"
+"""
+SWEEP = """#!/bin/bash
+trap 'echo "stopping: saved"; exit 130' TERM
+echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN" > "$FAKE_SLURM/token"
+echo "$@" > "$FAKE_SLURM/sweep"
+[ -n "$ENDS" ] && exit "$ENDS"
+while :; do sleep 0.1; done
+"""
+
+
+@pytest.fixture
+def slurm(capsys, tmp_path):
+    """A SLURM that has the job, and `submit` to start it."""
+    config = tmp_path / "x.yaml"
+    config.write_text("name: x\n")
+    assert command(capsys, "launch", "slurm", config, "--out", "out", "--to", tmp_path, "--nodes", 1).code == 0
+
+    def start(words, **kwargs):
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, **kwargs)
+
+    made = Slurm(tmp_path, ["localhost"], [start])
+    for name, text in (("ray", RAY), ("distvae", SWEEP)):
+        (made.bin / name).write_text(text)
+        (made.bin / name).chmod(0o755)
+    script = tmp_path / "x.sbatch"
+    yield made, lambda **env: made.submit(script, tmp_path, **env)
+    for p in [made.batch, *made.tasks]:
+        if p.poll() is None:
+            os.killpg(p.pid, signal.SIGKILL)
+            p.wait()
+
+
+def left(slurm) -> list[Path]:
+    return list(Path("/tmp").glob(f"distvae-{100 + slurm.runs}-*"))
+
+
+@pytest.mark.parametrize("sig, requeued", [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
+def test_a_signal_drains_and_only_a_warning_queues_the_job_again(slurm, sig, requeued):
+    job, submit = slurm
+    submit()
+    job.until(lambda: (job.spool / "token").exists() and (job.spool / "sweep").exists(), 20)
+    (run,) = left(job)
+    mode, token = (job.spool / "token").read_text().split()
+    assert mode == "token" and len(token) == 64 and (run / "token").read_text() == token
+    assert stat.S_IMODE(run.stat().st_mode) == 0o700
+    job.signal(sig)
+    job.signal(sig)  # a second one asks for nothing new
+    assert job.end(20) == 130, job.text()
+    assert job.requeued == requeued and "stopping: saved" in job.text()
+    assert not left(job)
+    words = (job.spool / "ray").read_text()
+    assert "symmetric-run --address 127.0.0.1:6379 --min-nodes 1" in words and "--dashboard-host=127.0.0.1" in words
+    assert token not in words and token not in job.text()
+    assert (job.spool / "sweep").read_text().endswith("--out out --address 127.0.0.1:6379\n")
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 5])
+def test_the_exit_code_is_the_sweeps(slurm, code):
+    job, submit = slurm
+    submit(ENDS=str(code))
+    assert job.end(20) == code and not job.requeued and not left(job)
+
+
+def test_no_ray_is_exit_code_4_although_symmetric_run_ends_with_0(slurm):
+    job, submit = slurm
+    submit(NO_RAY="1")
+    assert job.end(20) == 4 and "Failed to start Ray" in job.text()
+
+
+def test_a_warning_before_the_sweep_has_started(slurm):
+    job, submit = slurm
+    submit(RAY_TAKES="1.5")
+    job.until(lambda: job.tasks and left(job), 20)
+    job.until(lambda: b"FAKE_SLURM" in Path(f"/proc/{job.tasks[0].pid}/environ").read_bytes(), 5)
+    job.signal(signal.SIGUSR1)
+    assert job.end(20) in (130, 143) and job.requeued
+
+
+def test_each_start_has_a_token_of_its_own(slurm):
+    job, submit = slurm
+    seen = set()
+    for _ in range(2):
+        submit(ENDS="0")
+        assert job.end(20) == 0
+        seen.add((job.spool / "token").read_text())
+    assert len(seen) == 2
