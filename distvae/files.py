@@ -1,4 +1,5 @@
-"""Files and folders that are whole or not there, whatever happens: written beside, synced to disk, then renamed."""
+"""Files and folders that are whole or not there, whatever happens: written beside, synced to disk, then renamed. And logs,
+which grow."""
 
 from __future__ import annotations
 
@@ -24,6 +25,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     finally:
         temp.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def append(path: Path, text: str) -> None:
+    """Add `text` at the end of a log, in one write: what several processes append does not mix. Not synced: of a log, the
+    last lines may be lost with the machine."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab", buffering=0) as f:
+        f.write(text.encode())
 
 
 def sync(folder: Path) -> None:

@@ -19,6 +19,7 @@ from ray.actor import exit_actor
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from distvae.operate.stops import asked
 from distvae.results import ledger
 from distvae.sweeps.evaluations import Evaluations
 from distvae.sweeps.rank import Rank, log
@@ -113,10 +114,11 @@ class Gang(tune.Trainable):
         """A trial that ended before, from the ledger."""
         past = ledger.history(self.out, key)
         if past is not None:
-            evaluations.add(key, past.rows, max((r["epoch"] for r in past.rows), default=0), past.status)
+            evaluations.add(key, past.rows, max((r["epoch"] for r in past.rows), default=0), _said(past.status))
 
     def _advance(self, *, once: bool = False) -> dict[str, Any]:
-        report = ray.get([r.advance.remote(REPORT_S, once=once) for r in self.ranks])[0]
+        stops = asked()
+        report = ray.get([r.advance.remote(REPORT_S, once=once, stops=stops) for r in self.ranks])[0]
         for key, told in report["trials"].items():
             if told["status"] is not None:
                 self.left.pop(key, None)
@@ -143,7 +145,7 @@ class Gang(tune.Trainable):
                 ):  # committed by one that died before it could say so
                     self._recall(evaluations, key)
                 else:
-                    evaluations.add(key, told["rows"], told["epoch"], told["status"])
+                    evaluations.add(key, told["rows"], told["epoch"], _said(told["status"]))
         epoch, score = due or (evaluations.told, LAST)
         return {"trials": trials, "notes": notes, "device": device, "epoch": epoch, "score": score}
 
@@ -161,3 +163,9 @@ class Gang(tune.Trainable):
 
     def _all(self, method: str, *args: Any) -> list[Any]:
         return ray.get([getattr(r, method).remote(*args) for r in self.ranks])
+
+
+def _said(status: str | None) -> str | None:
+    """For Tune's scheduler: one seed of several that was stopped, was stopped by a person, which says as little of its
+    configuration as a failure does."""
+    return "failed" if status == "stopped" else status
