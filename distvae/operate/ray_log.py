@@ -35,6 +35,7 @@ class Noise:
     def __init__(self, out: Path, say: Callable[[str], None]):
         self.out, self.say = out, say
         self.said: set[str] = set()
+        self.mine = threading.local()
         self.logger: logging.Logger | None = None
 
     def keep(self, text: str) -> None:
@@ -51,7 +52,11 @@ class Noise:
         like = re.sub(r"[0-9a-f]{8,}|\d+", "#", line)  # the same of another node or process is not said again
         if (matters or MATTERS.search(text)) and like not in self.said and len(self.said) < MOST:
             self.said.add(like)
-            self.say(f"Ray: {line} (more in {path(self.out)})")
+            self.mine.saying = True  # in a thread of Ray's, perhaps
+            try:
+                self.say(f"Ray: {line} (more in {path(self.out)})")
+            finally:
+                self.mine.saying = False
 
     def listen(self) -> None:
         """Once Ray has set up its loggers."""
@@ -85,7 +90,7 @@ class Sorted(io.TextIOBase):
         self.terminal, self.noise = terminal, noise
 
     def write(self, text: str) -> int:
-        if threading.current_thread().name.startswith("ray_"):
+        if threading.current_thread().name.startswith("ray_") and not getattr(self.noise.mine, "saying", False):
             self.noise.heard(text)
             return len(text)
         return self.terminal.write(text)

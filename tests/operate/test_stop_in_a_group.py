@@ -35,14 +35,19 @@ def train(study, out, stop=None, after=0):
 
 def rows(out):
     return {
-        (r["trial_key"], r["epoch"], r["split"]): {k: v for k, v in r.items() if k not in ("wall_s", "status", "attempt")}
+        (r["trial_key"], r["epoch"], r["split"]): {
+            k: v for k, v in r.items() if k not in ("wall_s", "status", "attempt")
+        }
         for r in ledger.load(out).to_pylist()
     }
 
 
 KINDS = {
     "stacked": ["resources.fuse=16"],
-    "taking turns": ["resources.fuse=off", "search={scheduler: {type: halving, grace: 4}}"],  # its rung is never reached
+    "taking turns": [
+        "resources.fuse=off",
+        "search={scheduler: {type: halving, grace: 4}}",
+    ],  # its rung is never reached
     "alone": ["resources.fuse=off"],
 }
 
@@ -87,7 +92,9 @@ def test_the_neighbours_rows_are_identical_and_it_can_go_on_later(tmp_path, kind
 
 
 def close(row, other):
-    return all(v == pytest.approx(other[k], rel=1e-6) if isinstance(v, float) else v == other[k] for k, v in row.items())
+    return all(
+        v == pytest.approx(other[k], rel=1e-6) if isinstance(v, float) else v == other[k] for k, v in row.items()
+    )
 
 
 def test_a_trial_can_be_stopped_before_its_first_step_and_twice(tmp_path):
