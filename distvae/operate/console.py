@@ -31,8 +31,8 @@ def begin(out: Path) -> None:
 
 
 def tell(out: Path, text: str) -> None:
-    """A disk that is full, or away, is no reason for a sweep to end."""
-    with contextlib.suppress(OSError):
+    """A place that is full, or away, is no reason for a sweep to end."""
+    with contextlib.suppress(Exception):
         append(path(out), text + "\n")
 
 

@@ -39,7 +39,7 @@ class Noise:
         self.logger: logging.Logger | None = None
 
     def keep(self, text: str) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):
             append(path(self.out), text if text.endswith("\n") else text + "\n")
 
     def heard(self, text: str, *, matters: bool = False) -> None:

@@ -42,7 +42,7 @@ def send(out: Path, run: str, what: str, keys: Sequence[str] = ()) -> str:
 def take(out: Path, run: str) -> list[Request]:
     """What is asked of the launch `run`; the rest, of earlier ones or unreadable, is removed."""
     folder, found = out / FOLDER, []
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+    for path in sorted(folder.glob("*.json"), key=lambda p: p.name) if folder.is_dir() else ():
         request = _read(path, run)
         if request is None:
             path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from distvae.operate.pulse import Pulse
 
 
 def terminal(plain=True):
-    return Console(file=io.StringIO(), force_terminal=not plain, width=100)
+    return Console(file=io.StringIO(), force_terminal=not plain, width=300)
 
 
 def test_watching_ends_with_the_sweep_and_its_exit_code(tmp_path):
