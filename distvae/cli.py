@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +35,8 @@ Out = Annotated[
     Path, typer.Argument(parser=files.at, metavar="OUT", help="a sweep's output folder, or s3://bucket/prefix")
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="override a value, as YAML")]
+Address = Annotated[str | None, typer.Option(help="a running Ray cluster: auto or host:port; default: one of our own")]
+Detach = Annotated[bool, typer.Option("--detach", help="run in the background, whatever becomes of this terminal")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output on stdout")]
 
 
@@ -50,13 +53,20 @@ def sweep(
         ),
     ],
     set_: Sets = None,
-    address: Annotated[
-        str | None, typer.Option(help="a running Ray cluster: auto or host:port; default: one of our own")
-    ] = None,
+    address: Address = None,
+    detach: Detach = False,
 ) -> None:
     """Train every trial of CONFIG that has not ended yet, then export the curve and its pictures."""
+    go(config, out, set_ or (), address, detach=detach)
+
+
+def go(config: Path, out: Path, sets: Sequence[str], address: str | None, *, detach: bool) -> None:
+    """Run the sweep of a config, here or in the background; exits."""
+    if detach:
+        background(config, out, sets, address)
     began = time.time()
     from distvae.config import load
+    from distvae.operate.console import Told
     from distvae.results.finish import finish
     from distvae.sweeps import overhead
     from distvae.sweeps.check import check_data
@@ -64,13 +74,12 @@ def sweep(
     from distvae.sweeps.run import sweep as run
 
     check_out(out)
-    study = load(config, set_ or ())
+    study = load(config, sets)
     check_data(study)
     algorithm = study.search.algorithm
     count = f"{algorithm.trials} suggestions" if algorithm else f"{len(study.trials)} trials"
     say(f"{study.name}: {count}" + (f" ({study.duplicates} duplicates removed)" if study.duplicates else ""))
-    outcome = run(study, out, address=address)
-    finish(outcome, err, study)
+    outcome = run(study, out, address=address, closing=lambda outcome: finish(outcome, Told(out), study))
     if address is None:
         overhead.keep(outcome, began, study.engine, {t.key: t for t in study.trials})
     raise typer.Exit(outcome.exit_code)
@@ -98,12 +107,107 @@ def plan(
 
 
 @app.command()
-def status(out: Out, as_json: Json = False) -> None:
-    """How far a sweep is: counts, failures with their logs, the best so far."""
-    from distvae.results.finish import render_status, summary
+def status(
+    out: Out,
+    watch: Annotated[bool, typer.Option("--watch", help="until the sweep ends, with its exit code")] = False,
+    as_json: Json = False,
+) -> None:
+    """How far a sweep is: whether it runs, counts, failures with their logs, the best so far."""
+    from distvae.operate import look
 
-    view = summary(existing(out))
-    emit(view) if as_json else render_status(view, err)
+    if watch and as_json:
+        raise UsageError("--watch is for people, --json for programs: give one of them")
+    existing(out)
+    code = look.watch(out, err) if watch else 0
+    from distvae.results.finish import render_status, summary  # heavy, and a sweep that runs is seen before it
+
+    run = None if watch else look.run(out)
+    view = summary(out)
+    if as_json:
+        emit({**view, "run": run})
+    else:
+        for line in look.lines(run["state"], run) if run else ():
+            say(line)
+        render_status(view, err)
+    raise typer.Exit(code)
+
+
+@app.command()
+def stop(
+    out: Out,
+    keys: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY...", help="trials, or their keys' first digits")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="the sweep itself: it saves what runs, as at Ctrl-C")] = False,
+) -> None:
+    """Stop trials, which keep their rows and are not run again (but see retry), or --all the sweep; from any terminal."""
+    if bool(keys) == all_:
+        raise UsageError("stop takes the keys of trials (distvae stop OUT 3f2a), or --all: one of them")
+    from distvae.operate import steer
+
+    steer.drain(existing(out), say) if all_ else steer.stop(existing(out), keys or (), say)
+
+
+@app.command()
+def retry(
+    out: Out,
+    failed: Annotated[bool, typer.Option("--failed", help="all trials that failed")] = False,
+    key: Annotated[
+        list[str] | None, typer.Option(help="a failed, stopped or diverged trial, or its first digits")
+    ] = None,
+    address: Address = None,
+    detach: Detach = False,
+) -> None:
+    """Run trials again, and what is left of the sweep; needs only OUT."""
+    if not failed and not key:
+        raise UsageError("retry takes --failed, or --key KEY, or both")
+    from distvae.operate import steer
+
+    what = steer.retry(existing(out), key or (), failed=failed, say=say)
+    go(what.config, out, what.sets, address, detach=detach)
+
+
+@app.command()
+def extend(
+    out: Out,
+    epochs: Annotated[int, typer.Option(min=1, help="epochs that every trial is to have in the end")],
+    address: Address = None,
+    detach: Detach = False,
+) -> None:
+    """Let trials that finished go on to more epochs, and run what is left of the sweep; needs only OUT."""
+    from distvae.operate import steer
+
+    what = steer.extend(existing(out), epochs, say)
+    go(what.config, out, what.sets, address, detach=detach)
+
+
+@app.command()
+def attach(out: Out) -> None:
+    """Show what a sweep says until it ends, with its exit code; Ctrl-C leaves it running."""
+    from distvae.operate.detach import attach as follow
+
+    raise typer.Exit(follow(existing(out), show))
+
+
+@app.command()
+def logs(
+    out: Out,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="a trial, or its key's first digits")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the trial or the sweep ends")] = False,
+    as_json: Json = False,
+) -> None:
+    """One trial's log: starts, what it measured, what it raised, its end."""
+    from distvae.operate import logs as of
+    from distvae.operate import steer
+
+    (found,) = steer.named(steer.planned(existing(out)), [key])
+    if as_json:
+        emit(of.data(out, found))
+        return
+    for line in of.show(out, found):
+        print(line)
+    for line in of.follow(out, found) if follow else ():
+        print(line, flush=True)
 
 
 @app.command("eval")
@@ -335,6 +439,26 @@ def say(text: str) -> None:
     err.print(text, markup=False)
 
 
+def show(text: str) -> None:
+    """As it is, without a line's end of its own."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def background(config: Path, out: Path, sets: Sequence[str], address: str | None) -> None:
+    """Start the sweep in a session of its own; exits once it has OUT, or with its exit code if it ended before."""
+    from distvae.operate import detach
+
+    words = ["sweep", str(config), "--out", str(out), *(w for s in sets for w in ("--set", s))]
+    code = detach.start([*words, *(("--address", address) if address else ())], out, show)
+    if code is None:
+        say(
+            f"it runs in the background: distvae attach {out} (what it says), distvae status {out} --watch (how far it is)"
+        )
+        say(f"to stop it: distvae stop {out} --all")
+    raise typer.Exit(code or 0)
+
+
 def main() -> None:
     """Entry point: exceptions that a user can mend become a line and an exit code, others stay tracebacks (exit 1)."""
     try:
@@ -364,6 +488,8 @@ def exit_code(e: Exception) -> int | None:
         "FeatureError": 2,
         "BenchError": 2,
         "LaunchError": 2,
+        "KeyNotFoundError": 2,
+        "CannotExtendError": 2,
         "ResourcesError": 4,
         "AddressError": 4,
         "OptunaMissingError": 4,

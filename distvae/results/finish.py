@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from distvae.operate import verdict
 from distvae.plots import KINDS, PLOTS, NothingToPlotError, Options
 from distvae.results import curves, ledger, tracking
 from distvae.results.families import varied_choices
@@ -48,13 +49,7 @@ def finish(outcome: Outcome, console: Console, study: Study) -> None:
         ("compare", f"distvae ui {out}"),
     ):
         console.print(f"{what:<9} {where}", markup=False)
-    if outcome.unwritten:
-        left = outcome.planned - len(outcome.status)
-        console.print(f"stopped, {left} trials left: {outcome.unwritten}", markup=False)
-    elif outcome.interrupted:
-        console.print(
-            f"interrupted: {outcome.planned - len(outcome.status)} trials left; the same command goes on", markup=False
-        )
+    console.print(verdict.why(outcome), markup=False)
 
 
 def draw_quietly(out: Path, notes: list[str]) -> list[Path]:

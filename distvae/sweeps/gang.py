@@ -19,6 +19,7 @@ from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from distvae import files
+from distvae.operate.stops import asked
 from distvae.results import ledger
 from distvae.store.errors import StoreError, UnwrittenError
 from distvae.store.lease import OutLockedError
@@ -120,10 +121,11 @@ class Gang(tune.Trainable):
         """A trial that ended before, from the ledger."""
         past = ledger.history(self.out, key)
         if past is not None:
-            evaluations.add(key, past.rows, max((r["epoch"] for r in past.rows), default=0), past.status)
+            evaluations.add(key, past.rows, max((r["epoch"] for r in past.rows), default=0), _said(past.status))
 
     def _advance(self, *, once: bool = False) -> dict[str, Any]:
-        report = ray.get([r.advance.remote(REPORT_S, once=once) for r in self.ranks])[0]
+        stops = asked()
+        report = ray.get([r.advance.remote(REPORT_S, once=once, stops=stops) for r in self.ranks])[0]
         for key, told in report["trials"].items():
             if told["status"] is not None:
                 self.left.pop(key, None)
@@ -150,7 +152,7 @@ class Gang(tune.Trainable):
                 ):  # committed by one that died before it could say so
                     self._recall(evaluations, key)
                 else:
-                    evaluations.add(key, told["rows"], told["epoch"], told["status"])
+                    evaluations.add(key, told["rows"], told["epoch"], _said(told["status"]))
         epoch, score = due or (evaluations.told, LAST)
         return {"trials": trials, "notes": notes, "device": device, "epoch": epoch, "score": score}
 
@@ -177,3 +179,9 @@ def _place(e: BaseException | None) -> str | None:
         if isinstance(found, UnwrittenError | StoreError | OutLockedError):
             return str(cause or found)
     return None
+
+
+def _said(status: str | None) -> str | None:
+    """For Tune's scheduler: one seed of several that was stopped, was stopped by a person, which says as little of its
+    configuration as a failure does."""
+    return "failed" if status == "stopped" else status

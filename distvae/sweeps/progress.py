@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ class Progress:
     diverged: int = 0
     stopped: int = 0  # by the sweep's scheduler
     failed: int = 0
+    failures: list[str] = field(default_factory=list)  # their keys
     foreseen: bool = False  # are the epochs that stopped trials do not train left out of `epochs`?
     running: dict[str, tuple[int, int]] = field(default_factory=dict)  # key -> (epoch, epochs)
     best: dict[str, tuple[float, str]] = field(default_factory=dict)  # measure -> (valid elbo, what)
@@ -54,6 +56,7 @@ class Progress:
         epoch, epochs = self.running.pop(key, (0, 0))
         if not (status == "stopped" and self.foreseen):
             self.epochs -= epochs - epoch  # of one that ended early, they will not be trained
+        self.failures += [key] if status == "failed" else []
         name = "done" if status == "finished" else status
         setattr(self, name, getattr(self, name) + 1)
 
@@ -100,48 +103,59 @@ class Shown(Protocol):
     def total(self) -> int: ...
     @property
     def ended(self) -> int: ...
+    def eta_s(self) -> float | None: ...
     def line(self) -> str: ...
     def details(self) -> list[str]: ...
 
 
 class Display:
-    """Draws a `Progress` until closed, from a thread of its own. `progress` may be replaced while it does."""
+    """Draws a `Progress` until closed, from a thread of its own. `progress` may be replaced while it does. `record` is told
+    every plain line, shown or not."""
 
-    def __init__(self, progress: Shown, console: Console | None = None, *, shown: bool = True):
-        self.progress, self.shown = progress, shown
+    def __init__(
+        self,
+        progress: Shown,
+        console: Console | None = None,
+        *,
+        shown: bool = True,
+        record: Callable[[str], None] = lambda text: None,
+    ):
+        self.progress, self.shown, self.record = progress, shown, record
         self.console = console or Console(stderr=True)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def __enter__(self) -> Display:
-        if self.shown:
-            self._thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
-        if self.shown:
-            self._thread.join(timeout=2)
+        self._thread.join(timeout=2)
 
     def say(self, text: str) -> None:
         """A plain line, above the live display if there is one."""
+        self.record(text)
         if self.shown:
             self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def _run(self) -> None:
-        if not self.console.is_terminal:
-            shown = ""
-            while not self._stop.wait(PLAIN_S if shown else 1.0):
-                line = self.progress.line()
-                if line != shown:
-                    self.say(line)
-                shown = line
-            self.say(self.progress.line())
+        if not (self.shown and self.console.is_terminal):
+            self._plain(self.say)
             return
         with Live(console=self.console, refresh_per_second=4, transient=False) as live:
-            while not self._stop.wait(0.25):
-                live.update(self._picture())
+            self._plain(self.record, lambda: live.update(self._picture()))
             live.update(self._picture())
+
+    def _plain(self, tell: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> None:
+        """A line when there is something new to say, every `PLAIN_S` at most; and the last."""
+        shown, due = "", time.monotonic() + 1.0
+        while not self._stop.wait(0.25):
+            meanwhile()
+            if time.monotonic() >= due and (line := self.progress.line()) != shown:
+                tell(line)
+                shown, due = line, time.monotonic() + PLAIN_S
+        tell(self.progress.line())
 
     def _picture(self) -> Table:
         p, grid = self.progress, Table.grid(padding=(0, 1))

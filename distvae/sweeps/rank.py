@@ -7,6 +7,7 @@ import json
 import os
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ class Rank:
         ends = {key: ledger.end(self.out, key, m["attempt"]) for key, m in self.members.items()}
         self.ended = {key: end for key, end in ends.items() if end}  # whoever was to hear of it died
         self.due: dict[str, tuple[str, int]] = {}  # status and epoch of what has ended and is not committed
+        self.asked: set[str] = set()  # members that a person stops
         self.raised: dict[str, int] = {}  # exceptions of a member by itself
         self.dropped = set(self.ended)  # members that the group has no more
         self.alone = len(self.members) == 1 or self.world.size > 1  # what a member raises, the group does
@@ -108,10 +110,15 @@ class Rank:
         self.group = open_group(left, setting, stacked=stacked, halving=halving, ended=before)
         self.fresh = {t.key: list(self.group.rows(t.key)) for t in left}  # rows of an earlier driver, told again
 
-    def advance(self, seconds: float, *, once: bool = False) -> dict[str, Any]:
-        """Train for about `seconds`, or until any trial is evaluated `once`; commit the rows of each trial that ends. Rank 0's answer counts."""
+    def advance(self, seconds: float, *, once: bool = False, stops: Sequence[str] = ()) -> dict[str, Any]:
+        """Train for about `seconds`, or until any trial is evaluated `once`; commit the rows of each trial that ends. Members
+        among `stops` end where they are. Rank 0's answer counts."""
         self._check()
         raised = dict(self.raised)
+        for key in stops:
+            if key in self.members and key not in self.dropped and key not in self.due:
+                self.asked.add(key)
+                self.group.stop(key)
         told = {key: _told([], e.epoch, e.status) for key, e in self.ended.items()}
         self.ended = {}
         for key, report in self.group.advance(seconds, once=once).items() if self.group is not None else ():
@@ -169,7 +176,7 @@ class Rank:
         return status
 
     def _keep(self, key: str) -> None:
-        if self.job["keep"] == "all":
+        if self._keeps(key) == "all":
             self.group.save(key)  # the last epoch, so that a longer run can extend it
         if self.job["keep"] != "none":
             self.group.write_weights(key)
@@ -192,7 +199,8 @@ class Rank:
             git_sha=self.job["git_sha"],
         )
         ledger.commit(self.out, table)
-        log(self.out, key, event="end", status=status, epoch=epoch)
+        by = {"by": "distvae stop"} if key in self.asked and status == "stopped" else {}
+        log(self.out, key, event="end", status=status, epoch=epoch, **by)
         if status != "failed":
             self._prune(key)
 
@@ -212,7 +220,11 @@ class Rank:
         from distvae.training import checkpoint
 
         if self.rank == 0:
-            checkpoint.prune(self.out / "checkpoints" / key, self.job["keep"])
+            checkpoint.prune(self.out / "checkpoints" / key, self._keeps(key))
+
+    def _keeps(self, key: str) -> str:
+        """What stays of a member that ends; of one that a person stopped all, so that `retry` goes on from there."""
+        return "all" if key in self.asked and self.job["keep"] != "none" else self.job["keep"]
 
     def _failed(self, key: str, e: Exception) -> None:
         self.raised[key] = self.raised.get(key, 0) + 1

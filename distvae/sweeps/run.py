@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Any
 
 from distvae import files
 from distvae.kernels import backend
+from distvae.operate import again, console, kept, ray_log, verdict
+from distvae.operate.desk import NOT_TRAINING, Desk
 from distvae.results import ledger, rows
 from distvae.results.provenance import git_sha
 from distvae.store import s3
@@ -26,7 +28,7 @@ from distvae.store.errors import StoreError, UnwrittenError
 from distvae.study import Study
 from distvae.sweeps import cluster, measure, overhead, searching
 from distvae.sweeps.groups import GroupPlan, most, partition
-from distvae.sweeps.lock import Hold, OutLockedError, hold_out
+from distvae.sweeps.lock import OutLockedError, hold_out
 from distvae.sweeps.plan import write_plan
 from distvae.sweeps.progress import Display, Progress
 from distvae.sweeps.schedulers import HyperBand, recall
@@ -35,6 +37,7 @@ from distvae.training import checkpoint
 from distvae.training.halving import Halving
 from distvae.trial import Trial, as_data
 
+STOPPING, STOPPED = "stops within seconds", "is stopped"
 RETRIES = 1  # a group that raises, or whose worker dies, gets one more go
 
 
@@ -48,6 +51,9 @@ class Outcome:
         default_factory=dict
     )  # trial key -> finished | stopped | diverged | failed, of the plan
     interrupted: bool = False
+    interrupted_by: str = "Ctrl-C or a signal"
+    left: int = 0  # trials of the plan that have neither ended for good nor failed
+    unasked: int = 0  # suggestions that a search had still to make
     notes: list[str] = field(default_factory=list)
     unmeasured: int = 0  # trials of which a metric could not be measured: it raised
     ran: list[str] = field(default_factory=list)  # trials that ended in this run
@@ -61,7 +67,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        return 130 if self.interrupted else 4 if self.unwritten else 3 if self.count("failed") or self.unmeasured else 0
+        return verdict.exit_code(self)
 
 
 def is_over(trial: Trial, status: str, epoch: int) -> bool:
@@ -69,13 +75,16 @@ def is_over(trial: Trial, status: str, epoch: int) -> bool:
     return status in ("diverged", "stopped") or (status == "finished" and epoch >= trial.train.epochs)
 
 
-def remaining(study: Study, ended: dict[str, Any]) -> list[tuple[Trial, dict[str, Any]]]:
-    """The trials left to run, with their tasks: no end committed, a failed one, or one planned for more epochs than it
-    has."""
+def remaining(
+    study: Study, ended: dict[str, Any], again: Mapping[str, int] | None = None
+) -> list[tuple[Trial, dict[str, Any]]]:
+    """The trials left to run, with their tasks: no end committed, a failed one, one planned for more epochs than it has, or
+    one whose attempts up to `again[key]` do not count."""
     todo = []
     for trial in study.trials:
         past = ended.get(trial.key)
-        if past is not None and is_over(trial, past.status, past.epoch):
+        counts = past is not None and past.attempt > (again or {}).get(trial.key, -1)
+        if past is not None and counts and is_over(trial, past.status, past.epoch):
             continue
         task = {
             "key": trial.key,
@@ -97,41 +106,59 @@ def group_task(group: GroupPlan, tasks: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def sweep(study: Study, out: Path, *, address: str | None = None, display: bool = True) -> Outcome:
-    """Run (or resume) `study` into `out`. Idempotent: what has ended is never run again.
+def sweep(
+    study: Study,
+    out: Path,
+    *,
+    address: str | None = None,
+    display: bool = True,
+    closing: Callable[[Outcome], None] = lambda outcome: None,
+) -> Outcome:
+    """Run (or resume) `study` into `out`. Idempotent: what has ended is never run again. `closing` is called at the end,
+    while OUT is still ours.
 
     Raises OutLockedError if another sweep owns `out`, KernelsUnavailable if DISTVAE_KERNELS asks for what is not here."""
     backend.require()
     with hold_out(out) as hold:
         ended, damaged = ledger.scan(out)
+        marked = again.read(out)
         suggestions = searching.known(out, searching.Configurations(study.source)) if study.source else []
         if study.source:
             study = replace(study, trials=searching.distinct(suggestions))
         write_plan(out, study, keep=set(ended), suggested=searching.by_config(suggestions))
-        todo = remaining(study, ended)
+        todo = remaining(study, ended, marked)
         more = study.search.algorithm.trials - len(suggestions) if study.search.algorithm else 0
         outcome = Outcome(out, len(study.trials))
         outcome.notes += damaged
         progress = Progress(total=len(study.trials), skipped=len(study.trials) - len(todo))
         progress.epochs = sum(t.train.epochs for t, _ in todo)
         busy = bool(todo) or more > 0 or bool(measure.tasks(out, study.trials, study.metrics))
-        with Display(progress, shown=display and busy) as shown:
-            for line in damaged:
-                shown.say(line)
-            driver = _Driver(study, out, todo, outcome, progress, shown, address)
-            driver.past, driver.suggestions = ended, suggestions
-            driver.hold = hold
-            hold.when_lost(driver.lost)
-            try:
-                driver.run(more)
-            except Exception:
-                hold.check()  # who woke up to a Ray that has given everything up need not read of that
-                raise
-        hold.check()
-        study = driver.study
-        outcome.planned = len(study.trials)
-        latest, _ = ledger.scan(out)
-        outcome.status = {t.key: latest[t.key].status for t in study.trials if t.key in latest}
+        console.begin(out)
+        shown = Display(progress, shown=display and busy, record=lambda line: console.tell(out, line))
+        with Desk(out, study.name, progress, shown, hold) as desk:
+            with shown:
+                for line in damaged:
+                    shown.say(line)
+                driver = _Driver(study, out, todo, outcome, progress, shown, address, desk)
+                driver.past, driver.suggestions = ended, suggestions
+                hold.when_lost(driver.lost)
+                try:
+                    driver.run(more)
+                except Exception:
+                    hold.check()  # who woke up to a Ray that has given everything up need not read of that
+                    raise
+            hold.check()
+            study = driver.study
+            outcome.planned = len(study.trials)
+            latest, _ = ledger.scan(out)
+            outcome.status = {t.key: latest[t.key].status for t in study.trials if t.key in latest}
+            left = [t for t, _ in remaining(study, latest, marked) if outcome.status.get(t.key) != "failed"]
+            outcome.left = len(left)
+            if study.search.algorithm:
+                outcome.unasked = max(0, study.search.algorithm.trials - len(driver.suggestions))
+            desk.phase = "exporting"
+            closing(outcome)
+            desk.close(outcome.exit_code, verdict.why(outcome))
         return outcome
 
 
@@ -147,6 +174,7 @@ class _Driver:
         progress: Progress,
         shown: Display,
         address: str | None,
+        desk: Desk,
     ):
         self.study, self.out, self.outcome = study, out.absolute(), outcome
         self.progress, self.shown, self.say, self.address = progress, shown, shown.say, address
@@ -157,8 +185,10 @@ class _Driver:
         self.device = ""
         self.past: dict[str, Any] = {}  # key -> how it ended before this run
         self.suggestions: list[searching.Known] = []
-        self.draining = threading.Event()
-        self.hold = Hold(self.out)
+        self.hold = desk.hold
+        self.draining = desk.draining
+        self.desk, desk.drain = desk, self.drain
+        self.stops: Any = None  # the actor that tells the gangs whom a person stops
         self.tracker = self._tracker()
 
     def run(self, more: int = 0) -> None:
@@ -166,7 +196,12 @@ class _Driver:
         self.tracker.open()
         try:
             if self.tasks or more > 0 or self._unmeasured():
-                with self._signals(), cluster.connect(self.address, self._cpus(), env=self._environment()) as ray:
+                with (
+                    self._signals(),
+                    ray_log.apart(self.out, self.say) as noise,
+                    cluster.connect(self.address, self._cpus(), env=self._environment()) as ray,
+                ):
+                    noise.listen()
                     if self.tasks or more > 0:
                         self._fit(ray)
                     self._measure(ray)
@@ -257,7 +292,12 @@ class _Driver:
                 log_to_file=False,
             ),
         )
-        tuner.fit()
+        self.desk.phase, self.desk.serving = "training", True
+        try:
+            tuner.fit()
+        finally:
+            self.desk.serving, self.stops = False, None
+            self.desk.serve(lambda keys: dict.fromkeys(keys, NOT_TRAINING))
         if suggests is not None and suggests.searcher.refusal is not None:
             raise ConfigError([f"search.algorithm: {suggests.searcher.refusal}"])
 
@@ -289,6 +329,8 @@ class _Driver:
 
     def _history(self, trial: Trial) -> ledger.History | None:
         """Of a trial that is never run again."""
+        if trial.key in self.tasks and trial.key not in self.ended:
+            return None
         found = ledger.history(self.out, trial.key)
         last = max((r["epoch"] for r in found.rows), default=0) if found else 0
         return found if found and is_over(trial, found.status, last) else None
@@ -416,7 +458,7 @@ class _Driver:
                 continue
             self._end(key, committed.status if committed else "failed")
 
-    def _commit(self, key: str, status: str, measured: list[dict[str, Any]]) -> None:
+    def _commit(self, key: str, status: str, measured: list[dict[str, Any]], **more: str) -> None:
         """Of what has no process to commit it, or one that does not know of its end."""
         from distvae.sweeps.rank import log
 
@@ -432,7 +474,40 @@ class _Driver:
             git_sha=git_sha(),
         )
         ledger.commit(self.out, table)
-        log(self.out, key, event="end", status=status, attempt=task["attempt"])
+        log(self.out, key, event="end", status=status, attempt=task["attempt"], **more)
+
+    def drain(self, by: str) -> None:
+        """As the first Ctrl-C does."""
+        if not self.draining.is_set():
+            self.outcome.interrupted, self.outcome.interrupted_by = True, f"distvae stop --all ({by})"
+            self.draining.set()
+            self.say(f"stopping, as {by} asked: running trials save and stop; the same command goes on from there")
+
+    def serve(self) -> None:
+        """Tune's loop comes by, ten times a second."""
+        self.desk.serve(self.stop)
+
+    def stop(self, keys: Sequence[str]) -> dict[str, str]:
+        """Trials that a person stops: those that run end at their next report, those that wait end here."""
+        from distvae.operate import stops
+
+        left = [key for key in keys if key in self.tasks and key not in self.ended]
+        if left:
+            self.stops = stops.ask(left)  # those that wait too: their group may be starting now
+        told = {key: "has ended already" if key in self.trials else "is not left to run" for key in keys}
+        for key in left:
+            told[key] = STOPPING if key in self.progress.running else STOPPED
+            if key not in self.progress.running:
+                try:
+                    self._commit(key, "stopped", kept.rows(self.out, key), by="distvae stop")
+                except (UnwrittenError, StoreError, OutLockedError) as e:
+                    told[key] = f"is not stopped: {e}"
+                    self._unwritten(str(e))
+                    continue
+                self.tracker.start(self.trials[key])
+                self._end(key, "stopped")
+            self.say(f"trial {key} ({self.trials[key].label}) {told[key]}, as asked")
+        return told
 
     def lost(self, why: str) -> None:
         """Another sweep has taken OUT over: nothing more is committed, and what runs stops."""

@@ -18,6 +18,9 @@ class Watch(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
+    def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
+        self.driver.serve()
+
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.driver.started(trial.config["task"])
 

@@ -69,6 +69,10 @@ class Group(Protocol):
         """Every row of a member so far."""
         ...
 
+    def stop(self, key: str) -> None:
+        """A member ends where it is, with the rows it has: the next `advance` reports it."""
+        ...
+
     def save(self, key: str | None = None) -> None:
         """Checkpoint one member, or all that have not ended."""
         ...
@@ -112,6 +116,9 @@ class Alone:
 
     def rows(self, key: str) -> list[dict[str, Any]]:
         return self.runner.rows
+
+    def stop(self, key: str) -> None:
+        self.runner.status = self.runner.status or "stopped"
 
     def save(self, key: str | None = None) -> None:
         self.runner.save()
@@ -293,6 +300,9 @@ class Lockstep:
 
     def rows(self, key: str) -> list[dict[str, Any]]:
         return self.states[key].rows
+
+    def stop(self, key: str) -> None:
+        self.states[key].status = self.states[key].status or "stopped"
 
     def save(self, key: str | None = None) -> None:
         self._saved_at = time.monotonic()

@@ -37,7 +37,7 @@ class Report:
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     epoch: int = 0
-    status: str | None = None  # finished | diverged; None while it runs
+    status: str | None = None  # finished | diverged | stopped; None while it runs
     loss: float | None = None  # mean training loss of the last epoch, nats per example
 
 
