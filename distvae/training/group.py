@@ -69,6 +69,10 @@ class Group(Protocol):
         """Every row of a member so far."""
         ...
 
+    def at(self, key: str) -> tuple[int, int]:
+        """Where a member stands: epochs done, and optimizer steps done in the next."""
+        ...
+
     def save(self, key: str | None = None) -> None:
         """Checkpoint one member, or all that have not ended."""
         ...
@@ -112,6 +116,9 @@ class Alone:
 
     def rows(self, key: str) -> list[dict[str, Any]]:
         return self.runner.rows
+
+    def at(self, key: str) -> tuple[int, int]:
+        return self.runner.epoch, self.runner.position
 
     def save(self, key: str | None = None) -> None:
         self.runner.save()
@@ -293,6 +300,9 @@ class Lockstep:
 
     def rows(self, key: str) -> list[dict[str, Any]]:
         return self.states[key].rows
+
+    def at(self, key: str) -> tuple[int, int]:
+        return self.states[key].at
 
     def save(self, key: str | None = None) -> None:
         self._saved_at = time.monotonic()
