@@ -51,7 +51,7 @@ def test_checkpoint_damaged(killed, clean, damage, tell):
         damage(folders[-1] / "rank0.safetensors")
     same_command_again(path, out)
     for key, folders in found.items():
-        begun = [e for e in events(out, key, "begin") if e["unix_s"] > then.at][0]
+        begun = next(e for e in events(out, key, "begin") if e["unix_s"] > then.at)
         previous = folders[-2].name if len(folders) > 1 else "ep0000000"
         epoch, _, position = previous.removeprefix("ep").partition("-")
         assert (begun["epoch"], begun["position"]) == (int(epoch), int(position or 0)), (begun, folders)

@@ -100,7 +100,7 @@ def brought(out, uri, name):
 def test_down_from_the_start(tmp_path, clean, server, tell):
     """MLflow down from the start"""
     port = free_port()
-    path, out, said = swept(tmp_path, clean, f"http://127.0.0.1:{port}", "down")
+    _path, out, said = swept(tmp_path, clean, f"http://127.0.0.1:{port}", "down")
     assert "MLflow does not answer" in said and "distvae sync" in said
     words = no_slower(out, clean)
     done = distvae("sync", out, "--uri", server.uri)
