@@ -108,6 +108,9 @@ class Rank:
         before = _ended(self.out, [*task["ended"], *self.ended]) if halving else []
         stacked = task["stacked"] and len(left) > 1
         self.group = open_group(left, setting, stacked=stacked, halving=halving, ended=before)
+        for key in (t.key for t in left if self.rank == 0):
+            epoch, position = self.group.at(key)
+            log(self.out, key, event="begin", attempt=self.members[key]["attempt"], epoch=epoch, position=position)
         self.fresh = {t.key: list(self.group.rows(t.key)) for t in left}  # rows of an earlier driver, told again
 
     def advance(self, seconds: float, *, once: bool = False, stops: Sequence[str] = ()) -> dict[str, Any]:

@@ -73,6 +73,10 @@ class Group(Protocol):
         """A member ends where it is, with the rows it has: the next `advance` reports it."""
         ...
 
+    def at(self, key: str) -> tuple[int, int]:
+        """Where a member stands: epochs done, and optimizer steps done in the next."""
+        ...
+
     def save(self, key: str | None = None) -> None:
         """Checkpoint one member, or all that have not ended."""
         ...
@@ -119,6 +123,9 @@ class Alone:
 
     def stop(self, key: str) -> None:
         self.runner.status = self.runner.status or "stopped"
+
+    def at(self, key: str) -> tuple[int, int]:
+        return self.runner.epoch, self.runner.position
 
     def save(self, key: str | None = None) -> None:
         self.runner.save()
@@ -303,6 +310,9 @@ class Lockstep:
 
     def stop(self, key: str) -> None:
         self.states[key].status = self.states[key].status or "stopped"
+
+    def at(self, key: str) -> tuple[int, int]:
+        return self.states[key].at
 
     def save(self, key: str | None = None) -> None:
         self._saved_at = time.monotonic()

@@ -44,12 +44,13 @@ def heeds_ctrl_c() -> None:
 class Background:
     """A command in the background. `with` guarantees that nothing it started survives the test."""
 
-    def __init__(self, *args: object, log: Path):
+    def __init__(self, *args: object, log: Path, **how):
         self.log = log
         with open(self.log, "wb") as f:
             self.process = subprocess.Popen(
-                [*CLI, *map(str, args)], stdout=f, stderr=f, start_new_session=True, preexec_fn=heeds_ctrl_c
+                [*CLI, *map(str, args)], stdout=f, stderr=f, start_new_session=True, preexec_fn=heeds_ctrl_c, **how
             )
+        self.started = time.monotonic()
         self.family: set[psutil.Process] = set()
 
     def __enter__(self) -> Self:
@@ -97,9 +98,9 @@ class Background:
 class Sweep(Background):
     """A sweep in the background."""
 
-    def __init__(self, config: Path, out: Path, *args: str):
+    def __init__(self, config: Path, out: Path, *args: str, log: Path | None = None, **how):
         self.out = out
-        super().__init__("sweep", config, "--out", out, *args, log=out.parent / f"{out.name}.stderr")
+        super().__init__("sweep", config, "--out", out, *args, log=log or out.parent / f"{out.name}.stderr", **how)
 
     def points(self) -> list[Path]:
         return sorted((self.out / "points").glob("[!.]*.parquet"))

@@ -1,0 +1,86 @@
+"""Names that lead elsewhere: `../`, NUL, newline, symbolic links. Refused, and nothing is written outside OUT."""
+
+import os
+
+import pytest
+from driver import distvae
+from faulted import config, same_command_again
+
+pytestmark = pytest.mark.timeout(300)
+
+TINY = (
+    "name: {name}\nvae: {{encoder: {{type: mlp, hidden: [4]}}, latent_dim: 2}}\ntrain: {{epochs: 1}}\nengine: torch\n"
+)
+
+
+def everything(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ['"../../planted"', '"a\\0b"', '"a\\nb"', '"/tmp/planted"', '".."'],
+    ids=["dots", "nul", "newline", "absolute", "up"],
+)
+def test_a_sweeps_name(tmp_path, name, tell):
+    """a sweep's name with `../`, NUL or newline"""
+    path = tmp_path / "c.yaml"
+    path.write_text(TINY.format(name=name))
+    before = everything(tmp_path)
+    done = distvae("plan", path, "--no-probe")
+    assert done.returncode == 2 and "name" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    done = distvae("sweep", path, "--out", tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    assert everything(tmp_path) == before
+    tell(moment=name.replace("|", ""), outcome="refused with exit 2, nothing written")
+
+
+@pytest.mark.parametrize("bad", ["line\nbreak", "bell\a", ""], ids=["newline", "control", "empty"])
+def test_outs_name(tmp_path, bad, tell):
+    """an OUT whose name has a newline or control character, or is empty"""
+    path = tmp_path / "c.yaml"
+    path.write_text(TINY.format(name="x"))
+    before = everything(tmp_path)
+    done = distvae("sweep", path, "--out", bad and tmp_path / bad, cwd=tmp_path)
+    assert done.returncode == 2 and "--out" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert everything(tmp_path) == before
+    tell(moment=repr(bad), outcome="refused with exit 2, nothing written")
+
+
+def test_out_is_a_symbolic_link(tmp_path, tell):
+    """a symlinked OUT"""
+    path, elsewhere = tmp_path / "c.yaml", tmp_path / "elsewhere"
+    path.write_text(TINY.format(name="x"))
+    elsewhere.mkdir()
+    (tmp_path / "out").symlink_to(elsewhere)
+    for command in (
+        ("sweep", path, "--out", tmp_path / "out"),
+        ("status", tmp_path / "out"),
+        ("export", tmp_path / "out"),
+    ):
+        done = distvae(*command)
+        assert done.returncode == 2 and "symbolic link" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not list(elsewhere.iterdir())
+    tell(outcome="refused with exit 2, nothing written there")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["points", "checkpoints", "logs", "plots"])
+def test_a_link_inside_out(tmp_path, folder, tell):
+    """a folder in OUT that is a symbolic link to elsewhere"""
+    path, out, elsewhere = config(tmp_path, TINY.format(name="x")), tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.txt").write_text("mine")
+    out.mkdir()
+    os.symlink(elsewhere, out / folder)
+    done = distvae("sweep", path, "--out", out)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert {p.name for p in elsewhere.iterdir()} == {"mine.txt"}, "written outside"
+    assert done.returncode in (2, 4), done.stderr
+    (out / folder).unlink()
+    same_command_again(path, out)
+    assert {p.name for p in elsewhere.iterdir()} == {"mine.txt"}
+    tell(
+        moment=f"{folder}/",
+        outcome=f"refused with exit {done.returncode}, nothing written there; without the link the same command finishes",
+    )

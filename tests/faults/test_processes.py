@@ -1,0 +1,102 @@
+"""Processes that die or are told to stop: the driver, a worker, Ray's head, Ctrl-C once and twice, SIGTERM as SLURM sends it."""
+
+import signal
+import time
+
+import pytest
+from driver import Sweep
+from faulted import before, config, contents, holds, same_command_again, strike_after
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def struck(tmp_path, clean, moment, strike, *, again=0):
+    """A sweep, `strike(sweep)` at the moment, its exit code, and what had been saved then."""
+    path, out = config(tmp_path), tmp_path / "out"
+    with Sweep(path, out) as sweep:
+        if not strike_after(sweep, moment, clean.took):
+            pytest.skip(f"it was over before {moment:.2f} of {clean.took:.0f} s")
+        then = before(out)
+        code = strike(sweep)
+        assert sweep.all_gone(), sweep.survivors()
+        said = sweep.text()
+    return path, out, then, code, said
+
+
+def test_driver_killed(tmp_path, clean, moment, tell):
+    """driver `kill -9`"""
+    path, out, then, code, _ = struck(tmp_path, clean, moment, lambda s: s.end(signal.SIGKILL))
+    assert code == -signal.SIGKILL
+    same_command_again(path, out)
+    tell(outcome=holds(path, out, then, clean.rows))
+
+
+def worker(sweep):
+    sweep.look()
+    return next((p for p in sweep.family if p.is_running() and "ray::Rank" in " ".join(p.cmdline())), None)
+
+
+def test_worker_killed(tmp_path, clean, moment, tell):
+    """worker `kill -9`: the sweep itself goes on"""
+    path, out = config(tmp_path), tmp_path / "out"
+    with Sweep(path, out) as sweep:
+        strike_after(sweep, moment, clean.took)
+        sweep.wait_for(lambda: worker(sweep))  # at the start there is none yet
+        then = before(out)
+        worker(sweep).kill()
+        assert sweep.end(timeout=240) == 0, sweep.text()
+        assert sweep.all_gone(), sweep.survivors()
+    files = contents(out)
+    same_command_again(path, out)
+    assert contents(out) == files
+    tell(outcome=holds(path, out, then, clean.rows))
+
+
+def test_head_lost(tmp_path, clean, moment, tell):
+    """Ray head loss (its GCS killed)"""
+
+    def strike(sweep):
+        sweep.wait_for(lambda: head(sweep))
+        head(sweep).kill()
+        return sweep.end(timeout=120)
+
+    path, out, then, code, said = struck(tmp_path, clean, moment, strike)
+    assert code == 4, said
+    assert "Ray" in said and "same command" in said and "Traceback" not in said
+    same_command_again(path, out)
+    tell(outcome=f"exit 4; {holds(path, out, then, clean.rows)}")
+
+
+def head(sweep):
+    sweep.look()
+    return next((p for p in sweep.family if p.is_running() and p.name().startswith("gcs_server")), None)
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_asked_to_stop(tmp_path, clean, moment, sig, tell):
+    """asked to stop"""
+    path, out, then, code, said = struck(tmp_path, clean, moment, lambda s: s.end(sig))
+    assert code == 130, said
+    assert "Traceback" not in said
+    kept = contents(out)
+    same_command_again(path, out)
+    assert contents(out).items() >= kept.items()
+    name = "Ctrl-C once" if sig == signal.SIGINT else "SIGTERM (as SLURM sends it)"
+    tell(fault=name, outcome=f"exit 130; {holds(path, out, then, clean.rows)}")
+
+
+def test_two_ctrl_c(tmp_path, clean, moment, tell):
+    """Ctrl-C twice: it stops at once"""
+
+    def strike(sweep):
+        sweep.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        began = time.monotonic()
+        code = sweep.end(signal.SIGINT) if sweep.process.poll() is None else sweep.process.wait()
+        assert time.monotonic() - began < 15
+        return code
+
+    path, out, then, code, said = struck(tmp_path, clean, moment, strike)
+    assert code == 130 and "Traceback" not in said, said
+    same_command_again(path, out)
+    tell(outcome=f"exit 130; {holds(path, out, then, clean.rows)}")
