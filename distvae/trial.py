@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from functools import cached_property
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
+from functools import cache, cached_property
 from typing import Annotated, Any, Literal
 
 import torch
@@ -87,12 +87,17 @@ class Trial(Part):
     @cached_property
     def key(self) -> str:
         """16 hex digits naming the numbers this trial gives."""
-        return _hash({"protocol": PROTOCOL_VERSION, "trial": canonical(self)})
+        return _hash({"protocol": PROTOCOL_VERSION, "trial": self._canonical})
 
     @cached_property
     def config_key(self) -> str:
-        """The key without the seed: what a confidence interval averages over."""
-        return replace(self, seed=0).key
+        """The key without the seed, that of seed 0: what a confidence interval averages over."""
+        seedless = {name: value for name, value in self._canonical.items() if name != "seed"}
+        return _hash({"protocol": PROTOCOL_VERSION, "trial": seedless})
+
+    @cached_property
+    def _canonical(self) -> dict[str, Any]:
+        return canonical(self)
 
     @cached_property
     def fusion_group(self) -> str:
@@ -141,22 +146,41 @@ class Trial(Part):
 
 def canonical(part: Any) -> Any:
     """Nested data with defaults and `key=False` fields omitted; the `type` tag always stays."""
-    if not is_dataclass(part):
+    known = _fields(type(part))
+    if known is None:
         return list(part) if isinstance(part, tuple) else part
-    silent = {f.name for f, _, hyper in knobs(type(part)) if not hyper.key}  # type: ignore[arg-type]
     out = {}
-    for f in fields(part):
+    for f in known:
         value = getattr(part, f.name)
-        if f.name == "type" or (f.name not in silent and not _is_default(f, value)):
+        if f.name == "type" or not (f.name in _silent(type(part)) or _is_default(f, value)):
             out[f.name] = canonical(value)
     return out
 
 
 def as_data(part: Any) -> Any:
     """Nested dicts, lists and scalars, defaults included."""
-    if is_dataclass(part):
-        return {f.name: as_data(getattr(part, f.name)) for f in fields(part)}
+    known = _fields(type(part))
+    if known is not None:
+        return {f.name: as_data(getattr(part, f.name)) for f in known}
     return [as_data(v) for v in part] if isinstance(part, tuple) else part
+
+
+@cache
+def _fields(kind: type) -> tuple[Field[Any], ...] | None:
+    """Of a dataclass; looked up once, for a sweep asks for those of 10,000 trials."""
+    return fields(kind) if is_dataclass(kind) else None
+
+
+@cache
+def _silent(kind: type[Part]) -> frozenset[str]:
+    """Fields that cannot change a number."""
+    return frozenset(f.name for f, _, hyper in knobs(kind) if not hyper.key)
+
+
+@cache
+def _static(kind: type[Part]) -> frozenset[str]:
+    """Floats that reach the mathematics as Python numbers."""
+    return frozenset(f.name for f, _, hyper in knobs(kind) if hyper.static)
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -172,16 +196,17 @@ def _is_default(f: Any, value: Any) -> bool:
         return False
     if value is f.default:
         return True
-    if is_dataclass(value):  # by what counts: `train: {epochs: 10}` differs from the default in no field of the key
+    if _fields(type(value)) is not None:  # by what counts: `train: {epochs: 10}` differs from the default in no field of the key
         return canonical(value) == canonical(f.default)
     return f.default == value
 
 
 def _skeleton(part: Any, skip: frozenset[str]) -> Any:
     """The part without the names in `skip`, every float that may differ between stacked trials as "float"."""
-    if is_dataclass(part):
-        static = {f.name for f, _, hyper in knobs(type(part)) if hyper.static}  # type: ignore[arg-type]
-        values = {f.name: getattr(part, f.name) for f in fields(part) if f.name not in skip}
+    known = _fields(type(part))
+    if known is not None:
+        static = _static(type(part))
+        values = {f.name: getattr(part, f.name) for f in known if f.name not in skip}
         return {name: as_data(v) if name in static else _skeleton(v, skip) for name, v in values.items()}
     if isinstance(part, tuple):
         return [_skeleton(v, skip) for v in part]
