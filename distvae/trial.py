@@ -196,7 +196,9 @@ def _is_default(f: Any, value: Any) -> bool:
         return False
     if value is f.default:
         return True
-    if _fields(type(value)) is not None:  # by what counts: `train: {epochs: 10}` differs from the default in no field of the key
+    if (
+        _fields(type(value)) is not None
+    ):  # by what counts: `train: {epochs: 10}` differs from the default in no field of the key
         return canonical(value) == canonical(f.default)
     return f.default == value
 

@@ -156,8 +156,8 @@ def _file(out: Path) -> IO[bytes]:
     copied at the end."""
     if isinstance(out, Path):
         with contextlib.suppress(OSError):
-            path(out).parent.mkdir(parents=True, exist_ok=True)
-            return open(path(out), "ab")
+            append(path(out), "")  # through no link
+            return os.fdopen(os.open(path(out), os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW), "ab")
     return tempfile.TemporaryFile()
 
 
