@@ -64,6 +64,11 @@ class Desk:
         """How it ended, for the last record."""
         self._over = {"exit_code": exit_code, "why": why}
 
+    def leave(self, exit_code: int, why: str) -> None:
+        """The last record, of a process that is about to end where it stands."""
+        self.phase, self.ended = "ended", {"exit_code": exit_code, "why": why}
+        self.beat()
+
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def serve(self, stop: Callable[[Sequence[str]], dict[str, str]]) -> None:

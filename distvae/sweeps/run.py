@@ -26,7 +26,7 @@ from distvae.results.provenance import git_sha
 from distvae.store import s3
 from distvae.store.errors import StoreError, UnwrittenError
 from distvae.study import Study
-from distvae.sweeps import cluster, measure, overhead, searching
+from distvae.sweeps import cluster, head, measure, overhead, searching
 from distvae.sweeps.groups import GroupPlan, most, partition
 from distvae.sweeps.lock import OutLockedError, hold_out
 from distvae.sweeps.plan import write_plan
@@ -202,9 +202,10 @@ class _Driver:
                     cluster.connect(self.address, self._cpus(), env=self._environment()) as ray,
                 ):
                     noise.listen()
-                    if self.tasks or more > 0:
-                        self._fit(ray)
-                    self._measure(ray)
+                    with head.watched(ray.local, self._headless):
+                        if self.tasks or more > 0:
+                            self._fit(ray)
+                        self._measure(ray)
         finally:
             for key in list(self.progress.running):
                 self.tracker.end(key, "interrupted")
@@ -520,6 +521,16 @@ class _Driver:
         if not self.outcome.unwritten and not self.hold.is_lost:
             self.outcome.unwritten = why
             self.say(f"{why}; stopping")
+
+    def _headless(self, why: str) -> None:
+        """Ray is lost, and with it this process: Ray would end it in a minute, and calls into it do not return till then."""
+        why = f"{why}: what is committed and saved stays; run the same command to go on"
+        self.say(why)
+        for key in list(self.progress.running):
+            self.tracker.end(key, "interrupted")
+        self.tracker.close(5.0, "KILLED")
+        self.desk.leave(4, why)
+        os._exit(4)  # the reaper ends the rest
 
     def _environment(self) -> dict[str, str]:
         """What workers on other nodes need to reach OUT."""
