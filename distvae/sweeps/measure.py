@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from distvae import files
 from distvae.results import ledger, measurements
+from distvae.store.errors import StoreError, UnwrittenError
+from distvae.store.lease import OutLockedError
 from distvae.sweeps.progress import duration
 from distvae.trial import Trial
 
@@ -110,7 +112,7 @@ def run(
     hold: Hold,
 ) -> None:
     """Measure `todo`, as many at a time as fit; `measured(task, rows)` after each that left a file. Returns early if `stop`
-    is set: what runs is cut off, and leaves nothing."""
+    is set: what runs is cut off, and leaves nothing. Raises UnwrittenError, StoreError, OutLockedError: OUT is at fault."""
     import ray as r
 
     from distvae.sweeps.measurer import measure
@@ -132,7 +134,12 @@ def run(
             measuring.ended += 1
             try:
                 answer: dict[str, Any] = r.get(ref)
-            except Exception as e:  # its process died
+            except Exception as e:  # its process died, or it could not commit
+                cause = getattr(e, "cause", None)
+                if isinstance(cause, UnwrittenError | StoreError | OutLockedError):
+                    for other in running:
+                        r.cancel(other, force=True)
+                    raise cause from None
                 answer = {"failed": f"{type(e).__name__}: {str(e).splitlines()[0][:160]}", "why": {}, "rows": []}
             for why in answer["why"].values():
                 measuring.why[why] = measuring.why.get(why, 0) + 1
