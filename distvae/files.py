@@ -18,7 +18,8 @@ from typing import IO, Any, TypeVar
 from distvae.store import local
 from distvae.store.path import S3, S3Path
 
-T, U = TypeVar("T"), TypeVar("U")
+T = TypeVar("T")
+U = TypeVar("U")
 AT_ONCE = 32  # requests to S3, of which each waits for an answer
 
 

@@ -58,7 +58,7 @@ def _client(pid: int, told: tuple[tuple[str, str], ...]) -> Any:
         settings |= {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
     try:
         region = None if boto3.Session().region_name else "us-east-1"  # S3's own default; a bucket elsewhere says so
-        return boto3.session.Session().client("s3", region_name=region, config=Config(**settings))
+        return boto3.Session().client("s3", region_name=region, config=Config(**settings))
     except (BotoCoreError, ValueError) as e:  # a profile that is not there, an endpoint that is no URL
         raise StoreError(f"s3: {e} (look at AWS_PROFILE, AWS_ENDPOINT_URL and ~/.aws)") from None
 

@@ -119,14 +119,12 @@ def run(
 
     remote = measure.options(num_cpus=resources.threads, num_gpus=resources.gpus)
     device = "cuda" if resources.gpus else "cpu"
-    left, running = list(reversed(todo)), {}
+    left, running, place = list(reversed(todo)), {}, (str(out), hold.number)
     most = ray.slots(resources)
     while (left or running) and not stop.is_set():
         while left and len(running) < most:
             task = left.pop()
-            ref = remote.remote(
-                str(out), task.trial.config(), task.metrics, task.epoch, resources.threads, device, hold.number
-            )
+            ref = remote.remote(place, task.trial.config(), task.metrics, task.epoch, resources.threads, device)
             running[ref] = task
         ready, _ = r.wait(list(running), num_returns=1, timeout=0.5)
         for ref in ready:
