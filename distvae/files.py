@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
@@ -87,6 +86,8 @@ def each(paths: Iterable[T], read: Callable[[T], U], *, remote: bool) -> Iterabl
     """`read` of every path, in order; on S3 many at once."""
     if not remote:
         return map(read, paths)
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(read, paths))
 
