@@ -4,6 +4,7 @@ not well, the remedy."""
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import shutil
 import socket
@@ -42,6 +43,7 @@ def examine() -> list[dict[str, Any]]:
         ("cores", True, _cores),
         ("memory", True, _memory),
         ("disk", True, _disk),
+        ("s3", False, _s3),
         ("shared memory", False, _shm),
         ("loopback port", True, _port),
         ("ui port 5000", False, _ui_port),
@@ -146,6 +148,16 @@ def _memory() -> Found:
 def _disk() -> Found:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     return free > 1, f"{free:.1f} GiB free here", "free some space, or point --out elsewhere"
+
+
+def _s3() -> Found:
+    remedy = "pip install 'distvae[s3]', for --out s3://bucket/prefix"
+    try:
+        found = f"boto3 {version('boto3')}"
+    except PackageNotFoundError:
+        return False, "boto3 is not installed", remedy
+    at = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+    return True, f"{found}, {at}", remedy
 
 
 def _shm() -> Found:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import IO, Any, TypeVar
 from distvae.store import local
 from distvae.store.path import S3, S3Path
 
-T, U = TypeVar("T"), TypeVar("U")
+T = TypeVar("T")
+U = TypeVar("U")
 AT_ONCE = 32  # requests to S3, of which each waits for an answer
 
 
@@ -86,6 +86,8 @@ def each(paths: Iterable[T], read: Callable[[T], U], *, remote: bool) -> Iterabl
     """`read` of every path, in order; on S3 many at once."""
     if not remote:
         return map(read, paths)
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(read, paths))
 

@@ -85,6 +85,7 @@ class Hold:
     out: Path
     number: int | None = None
     is_lost: bool = False
+    beats: bool = True  # did the last beat get through?
     _told: list[Callable[[str], None]] = field(default_factory=list)
 
     def check(self) -> None:
@@ -97,7 +98,8 @@ class Hold:
         """Have `tell(why)` called, once and from another thread, when OUT is lost."""
         self._told.append(tell)
 
-    def _lose(self, why: str) -> None:
+    def lose(self, why: str) -> None:
+        """OUT is somebody else's: whoever asked to be told is."""
         if not self.is_lost:
             self.is_lost = True
             for tell in self._told:
@@ -116,8 +118,8 @@ def hold(out: Path, say: Callable[[str], None], patience: float | None = None) -
         yield held
     finally:
         stop.set()
-        beats.join()
-        if not held.is_lost:
+        beats.join(BEAT_S)
+        if not held.is_lost and held.beats and not beats.is_alive():
             with contextlib.suppress(StoreError, UnwrittenError):  # then the next one waits for its patience
                 if not lost(out, number):
                     _put(out, number, {**me, "done": True})
@@ -201,9 +203,10 @@ def _beat(held: Hold, me: dict[str, Any], stop: threading.Event) -> None:
         try:
             if lost(held.out, held.number):
                 by = owner(held.out, newest(held.out)) or "another process"
-                held._lose(f"{held.out} was taken over by {by} while this sweep did not beat")
+                held.lose(f"{held.out} was taken over by {by} while this sweep did not beat")
                 return
             beat += 1
             _put(held.out, held.number, {**me, "beat": beat})
+            held.beats = True
         except (StoreError, OSError):
-            continue
+            held.beats = False

@@ -46,6 +46,8 @@ def folder_of(path: Path, *, make: bool = True) -> Iterator[tuple[int, str]]:
     with _told(path):
         if make:
             root.mkdir(parents=True, exist_ok=True)
+        if root.parts in _OUTS and root.is_symlink():
+            raise linked(root)
         fd = os.open(root, _FOLDER | (os.O_NOFOLLOW if root.parts in _OUTS else 0))
         try:
             at = root

@@ -13,7 +13,7 @@ from typing import Any
 
 from distvae.store.errors import BucketError, StoreError
 
-ATTEMPTS = 6  # of a request, over about 20 s: a server that restarts is waited for
+ATTEMPTS = 6  # of a request: a server that restarts is waited for, some 15 s; one that answers nothing, 2 minutes
 LARGE = 64 * 2**20  # bytes from which a file goes up in parts
 GONE = ("404", "NoSuchKey", "NotFound")
 TAKEN = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
@@ -49,8 +49,8 @@ def _client(pid: int, told: tuple[tuple[str, str], ...]) -> Any:
     own = any(name.startswith("AWS_ENDPOINT_URL") for name, _ in told)
     settings: dict[str, Any] = {
         "retries": {"max_attempts": ATTEMPTS, "mode": "standard"},
-        "connect_timeout": 10,
-        "read_timeout": 60,
+        "connect_timeout": 5,
+        "read_timeout": 15,
         "max_pool_connections": 40,
     }
     if own:  # many servers know no host name for each bucket, nor AWS's newer checksums
@@ -58,7 +58,7 @@ def _client(pid: int, told: tuple[tuple[str, str], ...]) -> Any:
         settings |= {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
     try:
         region = None if boto3.Session().region_name else "us-east-1"  # S3's own default; a bucket elsewhere says so
-        return boto3.session.Session().client("s3", region_name=region, config=Config(**settings))
+        return boto3.Session().client("s3", region_name=region, config=Config(**settings))
     except (BotoCoreError, ValueError) as e:  # a profile that is not there, an endpoint that is no URL
         raise StoreError(f"s3: {e} (look at AWS_PROFILE, AWS_ENDPOINT_URL and ~/.aws)") from None
 

@@ -63,11 +63,11 @@ class Gang(tune.Trainable):
             report = self._advance() if self.evaluations is None else self._evaluation(self.evaluations)
         except Exception as e:
             self._log(event="error", traceback=traceback.format_exc())
-            if (why := _place(e)) is None:
+            if not (why := _place(e)):
                 raise
             self.left = {}
-            nothing: dict[str, Any] = {"trials": {}, "notes": [], "device": ""}
-            return {**nothing, "unwritten": why, "done": True}  # to try again would not help
+            report = {"trials": {}, "notes": [], "device": "", "epoch": 0, "score": LAST}
+            return {**report, **why, "done": True}  # to try again would not help
         return {**report, "done": not self.left and (self.evaluations is None or self.evaluations.over())}
 
     def cleanup(self) -> None:
@@ -172,13 +172,13 @@ class Gang(tune.Trainable):
         return ray.get([getattr(r, method).remote(*args) for r in self.ranks])
 
 
-def _place(e: BaseException | None) -> str | None:
-    """What is wrong with OUT, if that is what a rank raised: full, away, or somebody else's by now."""
-    cause = getattr(e, "cause", None)  # of Ray's error for what an actor raised
-    for found in (e, cause):
-        if isinstance(found, UnwrittenError | StoreError | OutLockedError):
-            return str(cause or found)
-    return None
+def _place(e: BaseException) -> dict[str, str]:
+    """What is wrong with OUT, if that is what a rank raised: `unwritten`, it is full or away, or `lost`, it is somebody
+    else's by now."""
+    found = getattr(e, "cause", None) or e  # of Ray's error for what an actor raised
+    if isinstance(found, OutLockedError):
+        return {"lost": str(found)}
+    return {"unwritten": str(found)} if isinstance(found, UnwrittenError | StoreError) else {}
 
 
 def _said(status: str | None) -> str | None:

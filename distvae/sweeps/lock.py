@@ -15,9 +15,8 @@ from pathlib import Path
 
 from distvae import files
 from distvae.store import lease
-from distvae.store.errors import unwritten
 from distvae.store.lease import Hold, OutLockedError
-from distvae.store.local import linked
+from distvae.store.local import folder_of, linked
 
 __all__ = ["Hold", "OutLockedError", "hold_out"]
 
@@ -59,12 +58,12 @@ def hold_out(out: Path, say: Callable[[str], None] = _tell) -> Iterator[Hold]:
 
 
 def _open(out: Path) -> int:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        files.guard(out)
-        return os.open(out / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    except OSError as e:
-        raise linked(out / ".lock") if e.errno == errno.ELOOP else unwritten(out, e) from None
+    files.guard(out)
+    with folder_of(out / ".lock") as (fd, name):
+        try:
+            return os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644, dir_fd=fd)
+        except OSError as e:
+            raise linked(out / ".lock") if e.errno == errno.ELOOP else e from None
 
 
 def _one_node(out: Path) -> bool:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from distvae import files
 from distvae.results import ledger, measurements
+from distvae.store.errors import StoreError, UnwrittenError
+from distvae.store.lease import OutLockedError
 from distvae.sweeps.progress import duration
 from distvae.trial import Trial
 
@@ -110,21 +112,19 @@ def run(
     hold: Hold,
 ) -> None:
     """Measure `todo`, as many at a time as fit; `measured(task, rows)` after each that left a file. Returns early if `stop`
-    is set: what runs is cut off, and leaves nothing."""
+    is set: what runs is cut off, and leaves nothing. Raises UnwrittenError, StoreError, OutLockedError: OUT is at fault."""
     import ray as r
 
     from distvae.sweeps.measurer import measure
 
     remote = measure.options(num_cpus=resources.threads, num_gpus=resources.gpus)
     device = "cuda" if resources.gpus else "cpu"
-    left, running = list(reversed(todo)), {}
+    left, running, place = list(reversed(todo)), {}, (str(out), hold.number)
     most = ray.slots(resources)
     while (left or running) and not stop.is_set():
         while left and len(running) < most:
             task = left.pop()
-            ref = remote.remote(
-                str(out), task.trial.config(), task.metrics, task.epoch, resources.threads, device, hold.number
-            )
+            ref = remote.remote(place, task.trial.config(), task.metrics, task.epoch, resources.threads, device)
             running[ref] = task
         ready, _ = r.wait(list(running), num_returns=1, timeout=0.5)
         for ref in ready:
@@ -132,7 +132,12 @@ def run(
             measuring.ended += 1
             try:
                 answer: dict[str, Any] = r.get(ref)
-            except Exception as e:  # its process died
+            except Exception as e:  # its process died, or it could not commit
+                cause = getattr(e, "cause", None)
+                if isinstance(cause, UnwrittenError | StoreError | OutLockedError):
+                    for other in running:
+                        r.cancel(other, force=True)
+                    raise cause from None
                 answer = {"failed": f"{type(e).__name__}: {str(e).splitlines()[0][:160]}", "why": {}, "rows": []}
             for why in answer["why"].values():
                 measuring.why[why] = measuring.why.get(why, 0) + 1

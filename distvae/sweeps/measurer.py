@@ -9,10 +9,10 @@ import ray
 
 @ray.remote(max_retries=1)
 def measure(
-    out: str, config: dict[str, Any], metrics: Any, epoch: int, threads: int, device: str, number: int | None = None
+    out: tuple[str, int | None], config: dict[str, Any], metrics: Any, epoch: int, threads: int, device: str
 ) -> dict[str, Any]:
-    """Measure a trial and commit what came out, if lease `number` still holds OUT. Returns {rows, failed: a line or None, why: metric -> why it is
-    null}."""
+    """Measure a trial of OUT and commit what came out, if the sweep's lease (the second of `out`) still holds it. Returns
+    {rows, failed: a line or None, why: metric -> why it is null}."""
     import torch
 
     from distvae import files
@@ -23,7 +23,7 @@ def measure(
     from distvae.sweeps.rank import log
 
     torch.set_num_threads(threads)
-    place = files.at(out)
+    place, number = files.at(out[0]), out[1]
     files.guard(place)
     trial = trial_from_data(config)
     found, raised = one(place, trial, metrics, epoch, device=device)

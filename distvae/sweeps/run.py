@@ -147,6 +147,8 @@ def sweep(
                 except Exception:
                     hold.check()  # who woke up to a Ray that has given everything up need not read of that
                     raise
+            if outcome.unwritten and files.is_remote(out) and not hold.is_lost:
+                raise StoreError(outcome.unwritten)  # what is left to do here would only wait for it, minutes
             hold.check()
             study = driver.study
             outcome.planned = len(study.trials)
@@ -408,6 +410,8 @@ class _Driver:
     def reported(self, result: dict[str, Any]) -> None:
         if why := result.get("unwritten"):
             self._unwritten(why)
+        if why := result.get("lost"):
+            self.hold.lose(why)
         for note in result["notes"]:
             if note not in self.outcome.notes:
                 self.outcome.notes.append(note)
@@ -442,7 +446,7 @@ class _Driver:
                 self._commit(key, "stopped", list(self.rows.get(key, {}).values()))
                 checkpoint.prune(self.out / "checkpoints" / key, self.study.resources.keep)
             except (UnwrittenError, StoreError, OutLockedError) as e:
-                self._unwritten(str(e))
+                self._unwritten(e)
                 continue
             self._end(key, "stopped")
 
@@ -455,7 +459,7 @@ class _Driver:
                 if committed is None:
                     self._commit(key, "failed", [])
             except (UnwrittenError, StoreError, OutLockedError) as e:
-                self._unwritten(str(e))
+                self._unwritten(e)
                 continue
             self._end(key, committed.status if committed else "failed")
 
@@ -515,11 +519,13 @@ class _Driver:
         self.draining.set()
         self.say(f"{why}: stopping, nothing more is committed")
 
-    def _unwritten(self, why: str) -> None:
+    def _unwritten(self, why: str | Exception) -> None:
         """OUT cannot be written. What runs saves if it can, and stops: it could commit nothing."""
         self.draining.set()
-        if not self.outcome.unwritten and not self.hold.is_lost:
-            self.outcome.unwritten = why
+        if isinstance(why, OutLockedError):
+            self.hold.lose(str(why))
+        elif not self.outcome.unwritten:
+            self.outcome.unwritten = str(why)
             self.say(f"{why}; stopping")
 
     def _headless(self, why: str) -> None:

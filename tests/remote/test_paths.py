@@ -270,3 +270,17 @@ def test_what_s3_answers_is_told(code, status, headers, error, words):
     answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers}}
     told = s3._translated("s3://b/x", ClientError(answer, "GetObject"))
     assert type(told) is error and words in str(told) and str(told).startswith("s3://b/x: ")
+
+
+def test_out_that_is_a_link_is_owned_by_nobody(tmp_path):
+    from distvae.sweeps.lock import hold_out
+
+    (tmp_path / "away").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "away")
+    with pytest.raises(UnwrittenError, match="out: is a symbolic link"), hold_out(tmp_path / "out"):
+        pass
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / ".lock").symlink_to(tmp_path / "away" / "lock")
+    with pytest.raises(UnwrittenError, match=r"\.lock: is a symbolic link"), hold_out(tmp_path / "real"):
+        pass
+    assert list((tmp_path / "away").iterdir()) == []

@@ -233,7 +233,7 @@ def test_a_rank_whose_sweep_was_taken_over_commits_nothing(out, quick_lease):
         rank.checked = time.monotonic() + 60  # it has just looked, and commits at once
         with pytest.raises(OutLockedError):
             rank.advance(1e6)
-        assert not (out / "points").is_dir() and _place(OutLockedError("gone")) == "gone"
+        assert not (out / "points").is_dir() and _place(OutLockedError("gone")) == {"lost": "gone"}
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
@@ -249,7 +249,7 @@ def test_a_place_that_cannot_be_written_is_not_the_trials_failure(tmp_path, monk
         m.setattr(local.os, "fsync", refused)
         with pytest.raises(UnwrittenError) as told:
             rank.advance(1e6)
-        assert _place(RayTaskError("advance", "trace", told.value)) == str(told.value)
+        assert _place(RayTaskError("advance", "trace", told.value)) == {"unwritten": str(told.value)}
         assert "nothing of it was written" in str(told.value) and os.strerror(code) in str(told.value)
     assert not list(out.rglob("*.parquet"))
     assert rank.advance(1e6)["trials"][study.trials[0].key]["status"] == "finished"  # there is room again

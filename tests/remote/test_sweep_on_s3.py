@@ -12,7 +12,7 @@ import distvae as api
 from distvae.config import load
 from distvae.results import ledger
 
-pytestmark = [pytest.mark.sweep, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.sweep, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 class Sweep(Background):
@@ -74,14 +74,14 @@ def test_kill_9_of_the_driver_then_the_same_command(out, tmp_path, capfd):
 def test_a_stalled_owner_commits_nothing_once_another_has_taken_over(out, tmp_path):
     """SIGSTOP of a driver and all it started; another finishes the sweep; SIGCONT: exit code 5, nothing changed."""
     config = tmp_path / "long.yaml"
-    config.write_text(LONG % 3000)
+    config.write_text(LONG % 1000)
     with Sweep(config, out, tmp_path / "first.log") as first:
         first.wait_for(lambda: saved(out))
         first.look()
         family = [p.pid for p in first.family if p.is_running()]
         for pid in [first.process.pid, *family]:
             os.kill(pid, signal.SIGSTOP)
-        done = distvae("sweep", config, "--out", out, timeout=400)
+        done = distvae("sweep", config, "--out", out, timeout=500)
         assert done.returncode == 0, done.stderr
         before = points(out)
         assert len(before) == 4
@@ -131,11 +131,11 @@ server.start(); print("up", flush=True); server._thread.join()
         with Sweep(config, out, tmp_path / "first.log") as first:
             first.wait_for(lambda: saved(out))
             server.send_signal(signal.SIGSTOP)  # it answers nothing, as behind a cut link
-            assert first.end(timeout=400) == 4, first.text()
+            assert first.end(timeout=500) == 4, first.text()
             assert "cannot be reached" in first.text() and "nothing of it was written" in first.text()
             assert "Traceback" not in first.text()
             server.send_signal(signal.SIGCONT)
-        again = distvae("sweep", config, "--out", out, timeout=400)
+        again = distvae("sweep", config, "--out", out, timeout=500)
         assert again.returncode == 0, again.stderr
         assert len(points(out)) == 4
     finally:
