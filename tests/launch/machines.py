@@ -72,6 +72,10 @@ class Machine:
     def popen(self, *words: object, **kwargs: Any) -> subprocess.Popen:
         return subprocess.Popen(self.command(*words), **kwargs)
 
+    def start(self, words: Sequence[object], **kwargs: Any) -> subprocess.Popen:
+        """`words` in a session of its own, as an init system would start it."""
+        return self.popen(*words, stdin=subprocess.DEVNULL, start_new_session=True, **kwargs)
+
     def run(self, *words: object, timeout: float = 60, **kwargs: Any) -> subprocess.CompletedProcess:
         kwargs = {"capture_output": True, "text": True, "check": True, **kwargs}
         return subprocess.run(self.command(*words), timeout=timeout, **kwargs)
