@@ -30,7 +30,7 @@ export RAY_USAGE_STATS_ENABLED=0 RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
 unset RAY_ADDRESS
 
 # The batch script runs on the first node, and so do Ray's head and the sweep: they meet in this folder.
-run=$(mktemp -d "/tmp/distvae-$SLURM_JOB_ID-XXXXXX") || exit 4
+run=$(mktemp -d "${TMPDIR:-/tmp}/distvae-$SLURM_JOB_ID-XXXXXX") || exit 4
 trap 'rm -rf "$run"' EXIT
 printf %%s "$RAY_AUTH_TOKEN" > "$run/token"
 

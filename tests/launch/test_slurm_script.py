@@ -44,7 +44,7 @@ def slurm(capsys, tmp_path):
         (made.bin / name).write_text(text)
         (made.bin / name).chmod(0o755)
     script = tmp_path / "x.sbatch"
-    yield made, lambda **env: made.submit(script, tmp_path, **env)
+    yield made, lambda **env: made.submit(script, tmp_path, TMPDIR=str(tmp_path), **env)
     for p in [made.batch, *made.tasks]:
         if p.poll() is None:
             os.killpg(p.pid, signal.SIGKILL)
@@ -52,7 +52,7 @@ def slurm(capsys, tmp_path):
 
 
 def left(slurm) -> list[Path]:
-    return list(Path("/tmp").glob(f"distvae-{100 + slurm.runs}-*"))
+    return list(slurm.bin.parent.glob("distvae-*"))
 
 
 @pytest.mark.parametrize("sig, requeued", [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
