@@ -18,13 +18,13 @@ from distvae.config import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-# Two groups at a time that take long enough to be stopped; steps are few, and every 2,000th epoch is evaluated
+# Two groups at a time that take long enough to be stopped; steps are few, and every 750th epoch is evaluated
 LONG = """
 name: long
 vae: {encoder: {type: mlp, hidden: [8]}, latent_dim: 2}
 objective: {type: elbo, beta: {grid: [0.5, 1, 2, 4]}}
-train: {epochs: 4000, batch_size: 1437}
-evaluate: {every: 2000, train_examples: 1}
+train: {epochs: 1500, batch_size: 1437}
+evaluate: {every: 750, train_examples: 1}
 resources: {fuse: off, checkpoint_s: 0.5}
 engine: torch
 """

@@ -14,8 +14,8 @@ LONG = """
 name: long
 vae: {encoder: {type: mlp, hidden: [8]}, latent_dim: 2}
 objective: {type: elbo, beta: {grid: [0.5, 1]}}
-train: {epochs: 3000, batch_size: 1437}
-evaluate: {every: 1500, train_examples: 1}
+train: {epochs: 1500, batch_size: 1437}
+evaluate: {every: 750, train_examples: 1}
 resources: {fuse: off, checkpoint_s: 0.3}
 engine: torch
 """
