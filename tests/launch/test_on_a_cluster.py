@@ -16,7 +16,7 @@ from slurm import Slurm
 
 from distvae.config import load
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 # Two groups at a time that take long enough to be stopped; steps are few, and every 750th epoch is evaluated
 LONG = """
@@ -84,7 +84,7 @@ def test_one_node_is_warned_cancelled_and_goes_on(capsys, tmp_path, config, lan)
     epochs = 0
     for sig, requeued in ((signal.SIGUSR1, True), (signal.SIGTERM, False)):
         job.submit(tmp_path / "long.sbatch", tmp_path)
-        job.until(lambda least=epochs: len(saved(out)) >= 2 and reached(out) > least, 180)
+        job.until(lambda least=epochs: len(saved(out)) >= 2 and reached(out) > least and job.batch.poll() is None, 300)
         if requeued:
             listening = node.run("ss", "-Htln").stdout.splitlines()
             assert listening and all(
