@@ -121,7 +121,6 @@ def _has_token() -> bool:
 
 def _refused() -> str:
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
-    from ray._raylet import AuthenticationTokenLoader
 
     if is_token_auth_enabled():
         return (

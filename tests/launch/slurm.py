@@ -103,7 +103,5 @@ class Slurm:
 
     def text(self) -> str:
         return "\n".join(
-            f"== {p.name}\n{p.read_text()[-4000:]}"
-            for p in sorted(self.spool.glob("*"))
-            if p.name[:3] in ("out", "tas")
+            f"== {p.name}\n{p.read_text()[:9000]}" for p in sorted(self.spool.glob("*")) if p.name[:3] in ("out", "tas")
         )
