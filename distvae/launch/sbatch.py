@@ -78,6 +78,19 @@ def option(text: str) -> tuple[str, str | None]:
     return name, value if eq else None
 
 
+def seconds(time: str) -> int:
+    """Of sbatch's `--time`: minutes, minutes:seconds, hours:minutes:seconds, days-hours, ...:minutes, ...:seconds."""
+    days, _, clock = time.rpartition("-")
+    parts = [int(p) for p in clock.split(":")]
+    if days:
+        h, m, s = [*parts, 0, 0][:3]
+    elif len(parts) == 3:
+        h, m, s = parts
+    else:
+        h, (m, s) = 0, [*parts, 0][:2]
+    return ((int(days or 0) * 24 + h) * 60 + m) * 60 + s
+
+
 def check(script: str) -> None:
     """Raises ValueError if bash cannot read it, or sbatch would refuse it."""
     bash = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)

@@ -16,8 +16,9 @@ from distvae.launch import sbatch
 from distvae.launch.job import Job
 from distvae.launch.layout import LaunchError
 from distvae.launch.written import seal
+from distvae.sweeps.tree import printable
 
-WARNING_S = 300  # between the warning and the time limit
+WARNING_S = 300  # between the warning and the time limit; of a short slice, a quarter
 
 BODY = r"""
 set -u
@@ -29,7 +30,7 @@ export RAY_USAGE_STATS_ENABLED=0 RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
 unset RAY_ADDRESS
 
 # The batch script runs on the first node, and so do Ray's head and the sweep: they meet in this folder.
-run=$(mktemp -d "/tmp/distvae-$SLURM_JOB_ID-XXXXXX") || exit 4
+run=$(mktemp -d "${TMPDIR:-/tmp}/distvae-$SLURM_JOB_ID-XXXXXX") || exit 4
 trap 'rm -rf "$run"' EXIT
 printf %%s "$RAY_AUTH_TOKEN" > "$run/token"
 
@@ -89,6 +90,9 @@ exit "$code"
 def script(job: Job, *, time: str, extra: Sequence[str] = (), setup: Sequence[str] = ()) -> str:
     """The sbatch script. `extra`: more of sbatch's options, `name=value`, or others in place of ours; `setup`: lines of
     shell before anything else. Raises LaunchError."""
+    if not sbatch.TIME.fullmatch(time) or sbatch.seconds(time) < 60:
+        raise LaunchError(f"--time {printable(time)}: is not a time like 30 (minutes), 04:00:00 or 1-12 (days-hours)")
+    warning = min(WARNING_S, sbatch.seconds(time) // 4)
     wanted: dict[str, str | None] = {
         "job-name": job.name,
         "nodes": str(job.layout.nodes),
@@ -101,12 +105,12 @@ def script(job: Job, *, time: str, extra: Sequence[str] = (), setup: Sequence[st
         "output": f"{job.name}-%j.out",
         "open-mode": "append",
         "requeue": None,
-        "signal": f"B:USR1@{WARNING_S}",
+        "signal": f"B:USR1@{warning}",
     }
     try:
         wanted |= dict(sbatch.option(text.removeprefix("--")) for text in extra)
         lines = [f"#SBATCH --{name}" + ("" if value is None else f"={value}") for name, value in wanted.items()]
-        text = "\n".join(["#!/bin/bash", f"# {job.study.name}: {job.layout}", *_why(), *lines]) + "\n"
+        text = "\n".join(["#!/bin/bash", f"# {job.study.name}: {job.layout}", *_why(warning), *lines]) + "\n"
         text += BODY % {
             "setup": "".join(f"{line}\n" for line in setup),
             "command": job.command(str(job.config), job.sets).replace("'", r"'\''"),
@@ -120,10 +124,10 @@ def script(job: Job, *, time: str, extra: Sequence[str] = (), setup: Sequence[st
     return seal(text, "slurm")
 
 
-def _why() -> list[str]:
+def _why(warning: int) -> list[str]:
     return [
         "# Nodes of its own (exclusive): at its end `ray stop` ends every Ray of yours on a node.",
-        f"# {WARNING_S} s before its time is up the sweep saves, and the job goes back to the queue and on from there.",
+        f"# {warning} s before its time is up the sweep saves, and the job goes back to the queue and on from there.",
     ]
 
 

@@ -101,7 +101,7 @@ def _token(at: str) -> list[tuple[str, str]]:
 
     if not is_token_auth_enabled():
         return []
-    if not AuthenticationTokenLoader.instance().has_token():
+    if not _has_token():
         raise AddressError(
             f"{at}: RAY_AUTH_MODE is token, and there is none here: copy the cluster's to ~/.ray/auth_token (mode 600), or set "
             "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
@@ -109,15 +109,24 @@ def _token(at: str) -> list[tuple[str, str]]:
     return [(k.lower(), v) for k, v in AuthenticationTokenLoader.instance().get_token_for_http_header().items()]
 
 
+def _has_token() -> bool:
+    from ray._raylet import AuthenticationTokenLoader
+    from ray.exceptions import AuthenticationError
+
+    try:
+        return AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+    except AuthenticationError:  # RAY_AUTH_TOKEN_PATH names no file, or an empty one
+        return False
+
+
 def _refused() -> str:
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
-    from ray._raylet import AuthenticationTokenLoader
 
     if is_token_auth_enabled():
         return (
             "it refuses our token: give the cluster's own (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token)"
         )
-    if AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+    if _has_token():
         return "it wants a token, and ours is not sent: set RAY_AUTH_MODE=token"
     return (
         "it wants a token: set RAY_AUTH_MODE=token, and copy the cluster's token to ~/.ray/auth_token (mode 600) or set "

@@ -291,6 +291,8 @@ TRIALS = {
     "linear_exact": 5,
     "zoo": 472,
     "search_optuna": 120,
+    "one_gpu": 360,
+    "eight_gpus": 96,
 }  # of every shipped config
 
 

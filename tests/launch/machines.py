@@ -66,15 +66,22 @@ class Machine:
         (self.init,) = psutil.Process(self.outer.pid).children()
         self.run("hostname", name)
 
-    def command(self, *words: object) -> list[str]:
+    def command(self, *words: object, cwd: Path = ROOT) -> list[str]:
+        """What runs `words` on it. A process that enters a machine is in its root folder, whatever Popen's `cwd` says."""
+        words = ("env", "-C", cwd, *words)
         return ["nsenter", "-t", str(self.init.pid), "-n", "-p", "-m", "-u", "--", *map(str, words)]
 
-    def popen(self, *words: object, **kwargs: Any) -> subprocess.Popen:
-        return subprocess.Popen(self.command(*words), **kwargs)
+    def popen(self, *words: object, cwd: Path = ROOT, **kwargs: Any) -> subprocess.Popen:
+        return subprocess.Popen(self.command(*words, cwd=cwd), **kwargs)
+
+    def start(self, words: Sequence[object], **kwargs: Any) -> subprocess.Popen:
+        """`words` in a session of its own, as an init system would start it."""
+        return self.popen(*words, stdin=subprocess.DEVNULL, start_new_session=True, **kwargs)
 
     def run(self, *words: object, timeout: float = 60, **kwargs: Any) -> subprocess.CompletedProcess:
         kwargs = {"capture_output": True, "text": True, "check": True, **kwargs}
-        return subprocess.run(self.command(*words), timeout=timeout, **kwargs)
+        cwd = kwargs.pop("cwd", ROOT)
+        return subprocess.run(self.command(*words, cwd=cwd), timeout=timeout, **kwargs)
 
     def processes(self, word: str = "") -> list[psutil.Process]:
         """What runs on it, but for the first process; with `word` in the command line."""

@@ -69,6 +69,7 @@ class Slurm:
             "FAKE_SLURM": str(self.spool),
         }
         self.tasks = []
+        self.cwd = cwd
         with open(self.log, "wb") as log:
             self.batch = self.start[0](
                 ["bash", str(script)], stdout=log, stderr=log, cwd=cwd, env=ours | slurm | {"PATH": path} | env
@@ -81,7 +82,7 @@ class Slurm:
             told: dict[str, Any] = json.loads(step.read_text())
             for i, start in enumerate(self.start):
                 with open(self.spool / f"task{i}", "wb") as log:
-                    self.tasks.append(start(told["command"], stdout=log, stderr=log, env=told["env"]))
+                    self.tasks.append(start(told["command"], stdout=log, stderr=log, cwd=self.cwd, env=told["env"]))
         if self.tasks and all(t.poll() is not None for t in self.tasks) and not (self.spool / "code").exists():
             (self.spool / "code.new").write_text(str(max(t.returncode for t in self.tasks)))
             (self.spool / "code.new").rename(self.spool / "code")
@@ -102,7 +103,5 @@ class Slurm:
 
     def text(self) -> str:
         return "\n".join(
-            f"== {p.name}\n{p.read_text()[-4000:]}"
-            for p in sorted(self.spool.glob("*"))
-            if p.name[:3] in ("out", "tas")
+            f"== {p.name}\n{p.read_text()[:9000]}" for p in sorted(self.spool.glob("*")) if p.name[:3] in ("out", "tas")
         )

@@ -80,7 +80,7 @@ def test_slurm(capsys, tmp_path, config):
     "option, said",
     [
         ("partitoin=gpu", "'partitoin' is no option of sbatch - did you mean 'partition'?"),
-        ("time=soon", "time: 'soon' is not what sbatch takes"),
+        ("mem=lots", "mem: 'lots' is not what sbatch takes"),
         ("requeue=yes", "requeue takes no value"),
         ("account", "account needs a value"),
     ],
@@ -95,11 +95,35 @@ def test_a_script_that_bash_cannot_read_is_not_written(capsys, tmp_path, config)
     assert done.code == 2 and "syntax error" in done.err and not (tmp_path / "to").exists()
 
 
+@pytest.mark.parametrize(
+    "time, seconds, warning",
+    [("10", 600, 150), ("10:30", 630, 157), ("4:0:0", 14400, 300), ("1-12", 129600, 300), ("0-0:30", 1800, 300)],
+)
+def test_a_slice_is_longer_than_its_warning(capsys, tmp_path, config, time, seconds, warning):
+    """Or the job would go back to the queue before it has begun, for ever."""
+    assert sbatch.seconds(time) == seconds
+    assert command(capsys, "launch", "slurm", config, "--out", "x", "--to", tmp_path, "--time", time).code == 0
+    assert sbatch.options((tmp_path / "my-sweep.sbatch").read_text())["signal"] == f"B:USR1@{warning}"
+
+
+@pytest.mark.parametrize("time", ["soon", "0", "1:70", ""])
+def test_what_is_no_time(capsys, tmp_path, config, time):
+    done = command(capsys, "launch", "slurm", config, "--out", "x", "--to", tmp_path / "to", "--time", time)
+    assert done.code == 2 and "is not a time like 30 (minutes)" in done.err and not (tmp_path / "to").exists()
+
+
 def test_options_are_read_as_sbatch_reads_them():
     text = "#!/bin/bash\n# hello\n\n#SBATCH --nodes=2 --time=1-0 # two\nexport A=1\n#SBATCH --nonsense\n"
     assert sbatch.options(text) == {"nodes": "2", "time": "1-0"}
     with pytest.raises(ValueError, match=r"line 2: #SBATCH -N 2: .* is no option"):
         sbatch.options("#!/bin/bash\n#SBATCH -N 2\n")
+
+
+@pytest.mark.parametrize("kind", ["slurm", "kuberay", "ray"])
+def test_each_explains_itself(capsys, kind):
+    done = command(capsys, "launch", kind, "--help")
+    assert done.code == 0 and f"Usage: distvae launch {kind}" in done.out
+    assert kind in command(capsys, "launch", "--help").out and "launch" in command(capsys, "--help").out
 
 
 def documents_of(path):

@@ -14,7 +14,7 @@ from slurm import Slurm
 # `ray symmetric-run`: the command behind `--`, and its exit code
 RAY = """#!/bin/sh
 [ -n "$NO_RAY" ] && { echo "Failed to start Ray" >&2; exit 0; }
-sleep "${RAY_TAKES:-0}"
+while [ -n "$RAY_WAITS" ] && [ ! -e "$FAKE_SLURM/go" ]; do sleep 0.05; done
 echo "$@" > "$FAKE_SLURM/ray"
 while [ "$1" != -- ]; do shift; done
 shift
@@ -44,7 +44,7 @@ def slurm(capsys, tmp_path):
         (made.bin / name).write_text(text)
         (made.bin / name).chmod(0o755)
     script = tmp_path / "x.sbatch"
-    yield made, lambda **env: made.submit(script, tmp_path, **env)
+    yield made, lambda **env: made.submit(script, tmp_path, TMPDIR=str(tmp_path), **env)
     for p in [made.batch, *made.tasks]:
         if p.poll() is None:
             os.killpg(p.pid, signal.SIGKILL)
@@ -52,21 +52,21 @@ def slurm(capsys, tmp_path):
 
 
 def left(slurm) -> list[Path]:
-    return list(Path("/tmp").glob(f"distvae-{100 + slurm.runs}-*"))
+    return list(slurm.bin.parent.glob("distvae-*"))
 
 
 @pytest.mark.parametrize("sig, requeued", [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
 def test_a_signal_drains_and_only_a_warning_queues_the_job_again(slurm, sig, requeued):
     job, submit = slurm
     submit()
-    job.until(lambda: (job.spool / "token").exists() and (job.spool / "sweep").exists(), 20)
+    job.until(lambda: (job.spool / "token").exists() and (job.spool / "sweep").exists(), 60)
     (run,) = left(job)
     mode, token = (job.spool / "token").read_text().split()
     assert mode == "token" and len(token) == 64 and (run / "token").read_text() == token
     assert stat.S_IMODE(run.stat().st_mode) == 0o700
     job.signal(sig)
     job.signal(sig)  # a second one asks for nothing new
-    assert job.end(20) == 130, job.text()
+    assert job.end(60) == 130, job.text()
     assert job.requeued == requeued and "stopping: saved" in job.text()
     assert not left(job)
     words = (job.spool / "ray").read_text()
@@ -79,22 +79,23 @@ def test_a_signal_drains_and_only_a_warning_queues_the_job_again(slurm, sig, req
 def test_the_exit_code_is_the_sweeps(slurm, code):
     job, submit = slurm
     submit(ENDS=str(code))
-    assert job.end(20) == code and not job.requeued and not left(job)
+    assert job.end(60) == code and not job.requeued and not left(job)
 
 
 def test_no_ray_is_exit_code_4_although_symmetric_run_ends_with_0(slurm):
     job, submit = slurm
     submit(NO_RAY="1")
-    assert job.end(20) == 4 and "Failed to start Ray" in job.text()
+    assert job.end(60) == 4 and "Failed to start Ray" in job.text()
 
 
 def test_a_warning_before_the_sweep_has_started(slurm):
     job, submit = slurm
-    submit(RAY_TAKES="1.5")
-    job.until(lambda: job.tasks and left(job), 20)
-    job.until(lambda: b"FAKE_SLURM" in Path(f"/proc/{job.tasks[0].pid}/environ").read_bytes(), 5)
+    submit(RAY_WAITS="1")
+    job.until(lambda: job.tasks, 60)
     job.signal(signal.SIGUSR1)
-    assert job.end(20) in (130, 143) and job.requeued
+    job.until(lambda: (left(job)[0] / "stop").exists(), 60)
+    (job.spool / "go").touch()
+    assert job.end(60) in (130, 143) and job.requeued
 
 
 def test_each_start_has_a_token_of_its_own(slurm):
@@ -102,6 +103,6 @@ def test_each_start_has_a_token_of_its_own(slurm):
     seen = set()
     for _ in range(2):
         submit(ENDS="0")
-        assert job.end(20) == 0
+        assert job.end(60) == 0
         seen.add((job.spool / "token").read_text())
     assert len(seen) == 2
