@@ -34,7 +34,7 @@ from distvae.training import checkpoint
 from distvae.training.halving import Halving
 from distvae.trial import Trial, as_data
 
-STOPPING, STOPPED = "stops within seconds", "is stopped"
+STOPPING, STOPPED, LATER = "stops within seconds", "is stopped", "stops when its turn comes"
 RETRIES = 1  # a group that raises, or whose worker dies, gets one more go
 
 
@@ -471,9 +471,14 @@ class _Driver:
             self.stops = stops.ask(left)  # those that wait too: their group may be starting now
         told = {key: "has ended already" if key in self.trials else "is not left to run" for key in keys}
         for key in left:
-            told[key] = STOPPING if key in self.progress.running else STOPPED
+            told[key] = STOPPING if key in self.progress.running else LATER
             if key not in self.progress.running:
-                self._commit(key, "stopped", kept.rows(self.out, key), by="distvae stop")
+                try:
+                    self._commit(key, "stopped", kept.rows(self.out, key), by="distvae stop")
+                except Exception as e:  # its group, when its turn comes, stops it
+                    self.say(f"trial {key}: {type(e).__name__}: {e}")
+                    continue
+                told[key] = STOPPED
                 self.tracker.start(self.trials[key])
                 self._end(key, "stopped")
             self.say(f"trial {key} ({self.trials[key].label}) {told[key]}, as asked")
