@@ -467,6 +467,7 @@ def exit_code(e: Exception) -> int | None:
         "KeyNotFoundError": 2,
         "CannotExtendError": 2,
         "ResourcesError": 4,
+        "ClusterError": 4,
         "OptunaMissingError": 4,
         "KernelsUnavailable": 4,
         "TrackerError": 4,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 NAME = "distvae-stops"
 
@@ -42,5 +43,5 @@ def asked() -> list[str]:
         return ray.get(ray.get_actor(NAME).asked.remote(), timeout=5)
     except ValueError:  # there is no such actor
         return []
-    except ray.exceptions.RayError:
+    except RayError:
         return []

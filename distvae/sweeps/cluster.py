@@ -47,6 +47,10 @@ class Cluster:
         return slots(r, self.cpus, self.gpus)
 
 
+class ClusterError(Exception):
+    """Ray does not start here, or there is none at the address (exit code 4)."""
+
+
 @contextmanager
 def connect(address: str | None, cpus: int | None = None) -> Iterator[Cluster]:
     """Ray, initialised; a local cluster of our own (with `cpus` cores of the machine's) unless `address` names one that
@@ -73,6 +77,11 @@ def connect(address: str | None, cpus: int | None = None) -> Iterator[Cluster]:
                 )
             else:
                 ray.init(address=address, **common)
+        except Exception as e:
+            ray.shutdown()
+            why = str(e).strip().splitlines() or [type(e).__name__]
+            raise ClusterError(f"Ray {f'at {address} ' if address else ''}could not be started: {why[0]}") from e
+        try:
             has = ray.cluster_resources()
             yield Cluster(local, Path(temp) / "tune", has.get("CPU", 1.0), has.get("GPU", 0.0))
         finally:
