@@ -130,9 +130,11 @@ def test_ray_that_does_not_start_is_the_environments_fault(tmp_path, monkeypatch
         raise ConnectionError("ray client connection timeout\nand more")
 
     monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(
-        cluster.ClusterError, match="Ray at far:1 could not be started: ray client connection timeout$"
-    ) as e:
-        with cluster.connect("far:1"):
-            pytest.fail("there is no such cluster")
+    with (
+        pytest.raises(
+            cluster.ClusterError, match=r"Ray at far:1 could not be started: ray client connection timeout$"
+        ) as e,
+        cluster.connect("far:1"),
+    ):
+        pytest.fail("there is no such cluster")
     assert exit_code(e.value) == 4
