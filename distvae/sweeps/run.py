@@ -177,6 +177,7 @@ class _Driver:
         self.suggestions: list[searching.Known] = []
         self.draining = desk.draining
         self.desk, desk.drain = desk, self.drain
+        self.stopping: set[str] = set()  # trials that a person stops
         self.stops: Any = None  # the actor that tells the gangs whom a person stops
         self.tracker = self._tracker()
 
@@ -468,7 +469,8 @@ class _Driver:
 
         left = [key for key in keys if key in self.tasks and key not in self.ended]
         if left:
-            self.stops = stops.ask(left)  # those that wait too: their group may be starting now
+            self.stopping |= set(left)  # those that wait too: their group may be starting now
+            self.stops = stops.ask(self.stopping, self.stops)
         told = {key: "has ended already" if key in self.trials else "is not left to run" for key in keys}
         for key in left:
             told[key] = STOPPING if key in self.progress.running else LATER
