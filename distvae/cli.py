@@ -492,6 +492,7 @@ def exit_code(e: Exception) -> int | None:
         "CannotExtendError": 2,
         "ResourcesError": 4,
         "AddressError": 4,
+        "ClusterError": 4,
         "OptunaMissingError": 4,
         "KernelsUnavailable": 4,
         "TrackerError": 4,

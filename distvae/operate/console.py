@@ -42,14 +42,14 @@ class Told(Console):
     def __init__(self, out: Path):
         wide = None if sys.stderr.isatty() else WIDTH
         super().__init__(stderr=True, highlight=False, soft_wrap=True, width=wide)
-        self.out = out
+        self.sweep = out
 
     def print(self, *objects: Any, **how: Any) -> None:
         super().print(*objects, **how)
         plain = Console(file=io.StringIO(), width=WIDTH, highlight=False, soft_wrap=True)
         plain.print(*objects, **how)
         assert isinstance(plain.file, io.StringIO)
-        tell(self.out, plain.file.getvalue().removesuffix("\n"))
+        tell(self.sweep, plain.file.getvalue().removesuffix("\n"))
 
 
 class Tail:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 NAME = "distvae-stops"
 
@@ -24,13 +25,19 @@ class Stops:
         return sorted(self.keys)
 
 
-def ask(keys: Iterable[str]) -> Any:
-    """Of the driver: these are to stop, beside those asked for earlier. Returns the actor, which lives as long as its
-    maker holds it."""
+def ask(keys: Iterable[str], actor: Any = None) -> Any:
+    """Of the driver: these are to stop, all that were asked for. `actor` is what the last call returned; returns the one
+    that knows them. Its maker's first handle keeps it alive: one got by its name would not."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    if actor is not None:
+        try:
+            ray.get(actor.add.remote(list(keys)))
+            return actor
+        except RayError:  # it died with its node: a new one takes its name
+            pass
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    made = ray.remote(Stops).options(name=NAME, get_if_exists=True, num_cpus=0, scheduling_strategy=here)
+    made = ray.remote(Stops).options(name=NAME, num_cpus=0, scheduling_strategy=here)
     actor = made.remote()
     ray.get(actor.add.remote(list(keys)))
     return actor
@@ -42,5 +49,5 @@ def asked() -> list[str]:
         return ray.get(ray.get_actor(NAME).asked.remote(), timeout=5)
     except ValueError:  # there is no such actor
         return []
-    except ray.exceptions.RayError:
+    except RayError:
         return []

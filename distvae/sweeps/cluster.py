@@ -50,6 +50,10 @@ class Cluster:
         return slots(r, self.cpus, self.gpus)
 
 
+class ClusterError(Exception):
+    """Ray does not start here, or there is none at the address (exit code 4)."""
+
+
 @contextmanager
 def connect(address: str | None, cpus: int | None = None, env: Mapping[str, str] | None = None) -> Iterator[Cluster]:
     """Ray, initialised; a local cluster of our own (with `cpus` cores of the machine's) unless `address` names one that
@@ -62,6 +66,8 @@ def connect(address: str | None, cpus: int | None = None, env: Mapping[str, str]
 
         for name in ("ray", "ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        if not local:
+            reach.check(str(address))
         common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         try:
             if local:
@@ -77,9 +83,13 @@ def connect(address: str | None, cpus: int | None = None, env: Mapping[str, str]
                     )
             else:
                 told = {"runtime_env": {"env_vars": dict(env)}} if env else {}
-                reach.check(str(address))
                 with _our_sigterm():
                     ray.init(address=address, **told, **common)
+        except Exception as e:
+            ray.shutdown()
+            why = str(e).strip().splitlines() or [type(e).__name__]
+            raise ClusterError(f"Ray {f'at {address} ' if address else ''}could not be started: {why[0]}") from e
+        try:
             has = ray.cluster_resources()
             yield Cluster(local, Path(temp) / "tune", has.get("CPU", 1.0), has.get("GPU", 0.0))
         finally:

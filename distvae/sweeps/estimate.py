@@ -38,13 +38,15 @@ def overview(
     from distvae.sweeps.run import remaining
 
     ended: dict[str, Any] = {}
+    marked: dict[str, int] = {}
     if out is not None:
+        from distvae.operate import again
         from distvae.results import ledger
 
-        ended, _ = ledger.scan(out, mend=False)
+        (ended, _), marked = ledger.scan(out, mend=False), again.read(out)
     if study.source is not None:
         return _search(study, len(ended), probe, say)
-    todo = [t for t, _ in remaining(study, ended)]
+    todo = [t for t, _ in remaining(study, ended, marked)]
     concurrency = _concurrency(study)
     groups = partition(study, todo, concurrency)
     view: dict[str, Any] = {

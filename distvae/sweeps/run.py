@@ -37,7 +37,7 @@ from distvae.training import checkpoint
 from distvae.training.halving import Halving
 from distvae.trial import Trial, as_data
 
-STOPPING, STOPPED = "stops within seconds", "is stopped"
+STOPPING, STOPPED, LATER = "stops within seconds", "is stopped", "stops when its turn comes"
 RETRIES = 1  # a group that raises, or whose worker dies, gets one more go
 
 
@@ -190,6 +190,7 @@ class _Driver:
         self.hold = desk.hold
         self.draining = desk.draining
         self.desk, desk.drain = desk, self.drain
+        self.stopping: set[str] = set()  # trials that a person stops
         self.stops: Any = None  # the actor that tells the gangs whom a person stops
         self.tracker = self._tracker()
 
@@ -498,17 +499,20 @@ class _Driver:
 
         left = [key for key in keys if key in self.tasks and key not in self.ended]
         if left:
-            self.stops = stops.ask(left)  # those that wait too: their group may be starting now
+            self.stopping |= set(left)  # those that wait too: their group may be starting now
+            self.stops = stops.ask(self.stopping, self.stops)
         told = {key: "has ended already" if key in self.trials else "is not left to run" for key in keys}
         for key in left:
-            told[key] = STOPPING if key in self.progress.running else STOPPED
+            told[key] = STOPPING if key in self.progress.running else LATER
             if key not in self.progress.running:
                 try:
                     self._commit(key, "stopped", kept.rows(self.out, key), by="distvae stop")
-                except (UnwrittenError, StoreError, OutLockedError) as e:
-                    told[key] = f"is not stopped: {e}"
-                    self._unwritten(str(e))
+                except Exception as e:  # its group, when its turn comes, stops it
+                    if isinstance(e, UnwrittenError | StoreError | OutLockedError):
+                        self._unwritten(e)
+                    self.say(f"trial {key}: {type(e).__name__}: {e}")
                     continue
+                told[key] = STOPPED
                 self.tracker.start(self.trials[key])
                 self._end(key, "stopped")
             self.say(f"trial {key} ({self.trials[key].label}) {told[key]}, as asked")

@@ -118,3 +118,23 @@ def test_an_error_a_user_can_mend_keeps_its_exit_code(tmp_path):
     with pytest.raises(ResourcesError), desk(tmp_path):
         raise ResourcesError("no room")
     assert record.read(tmp_path)["ended"] == {"exit_code": 4, "why": "no room"}
+
+
+def test_ray_that_does_not_start_is_the_environments_fault(tmp_path, monkeypatch):
+    import ray
+
+    from distvae.cli import exit_code
+    from distvae.sweeps import cluster
+
+    def init(**settings):
+        raise ConnectionError("ray client connection timeout\nand more")
+
+    monkeypatch.setattr(ray, "init", init)
+    with (
+        pytest.raises(
+            cluster.ClusterError, match=r"Ray at far:1 could not be started: ray client connection timeout$"
+        ) as e,
+        cluster.connect("far:1"),
+    ):
+        pytest.fail("there is no such cluster")
+    assert exit_code(e.value) == 4

@@ -218,3 +218,54 @@ def test_a_failed_trial_is_retried_from_out_alone(tmp_path):
     again = distvae("retry", out, "--failed", cwd=tmp_path)
     assert again.returncode == 0 and f"trial {bad} (failed)" in again.stderr
     assert set(status(out).values()) == {"finished"}
+
+
+@pytest.mark.slow
+def test_a_trial_that_waits_ends_at_once_and_one_that_runs_by_itself_soon(tmp_path):
+    config, out = tmp_path / "long.yaml", tmp_path / "out"
+    config.write_text(LONG.replace("concurrency: 1", "concurrency: 1, fuse: off"))
+    keys = [t.key for t in load(config).trials]
+    with Sweep(config, out) as sweep:
+        sweep.wait_for(lambda: min(running(out).values(), default=0) > 100)
+        (runs,) = running(out)
+        waits, other = (k for k in keys if k != runs)
+        assert f"trial {waits} is stopped" in distvae("stop", out, waits).stderr
+        assert status(out) == {waits: "stopped"}
+        assert f"trial {waits} has ended already" in distvae("stop", out, waits).stderr
+        assert distvae("stop", out, runs, other).returncode == 0
+        assert sweep.process.wait(90) == 0, sweep.text()
+    assert sweep.text().splitlines()[-1] == "complete: 3 of 3 trials ended (3 stopped)"
+    assert {key for key, _, _ in of(out, runs)} == {runs} and all(r["n_examples"] == 0 for r in of(out, waits).values())
+
+
+@pytest.mark.slow
+def test_a_seed_that_is_stopped_says_nothing_to_tunes_scheduler(tmp_path):
+    """The other seed of its configuration is judged by itself, and trained to the end as the better one."""
+    config, out = tmp_path / "asha.yaml", tmp_path / "out"
+    text = (
+        LONG.replace("[0.1, 1, 4]", "[1, 400]").replace("1000000", "4000").replace("concurrency: 1", "concurrency: 2")
+    )
+    config.write_text(text + "seeds: 2\nsearch: {scheduler: {type: asha, grace: 3000, eta: 2}}\n")
+    chosen, other = [t.key for t in load(config).trials if t.objective.beta == 1]
+    with Sweep(config, out) as sweep:
+        sweep.wait_for(lambda: running(out).get(chosen, 0) > 100)
+        assert "stops within seconds" in distvae("stop", out, chosen).stderr
+        assert sweep.process.wait(300) == 0, sweep.text()
+    found = status(out)
+    assert found[chosen] == "stopped" and found[other] == "finished", sweep.text()
+    assert max(e for _, e, _ in of(out, chosen)) < 3000
+
+
+@pytest.mark.slow
+def test_stopped_hard_is_no_mystery(tmp_path):
+    config, out = tmp_path / "long.yaml", tmp_path / "out"
+    config.write_text(LONG)
+    with Sweep(config, out) as sweep:
+        sweep.wait_for(lambda: len(running(out)) == 3)
+        sweep.process.send_signal(signal.SIGINT)
+        sweep.wait_for(lambda: record.read(out)["draining"])
+        assert sweep.end(signal.SIGINT, timeout=20) == 130
+        assert sweep.all_gone(), sweep.survivors()
+    done = distvae("status", out, "--watch")
+    assert done.returncode == 130
+    assert "was stopped hard while it was saving" in done.stderr or "interrupted by Ctrl-C" in done.stderr

@@ -14,6 +14,7 @@ DRIVER = """
 import subprocess, sys, time
 from pathlib import Path
 from distvae.config import loads
+from distvae.operate.desk import Desk
 from distvae.sweeps import cluster
 from distvae.sweeps.run import Outcome, _Driver
 from distvae.sweeps.progress import Progress
@@ -22,7 +23,8 @@ out, temp = map(Path, sys.argv[1:])
 class Shown:
     say = staticmethod(lambda text: print(text, flush=True))
 
-driver = _Driver(loads("seeds: 1"), out, [], Outcome(out, 1), Progress(1), Shown(), None)
+desk = Desk(out, "s", Progress(1), Shown())
+driver = _Driver(loads("seeds: 1"), out, [], Outcome(out, 1), Progress(1), Shown(), None, desk)
 with driver._signals(), cluster._reaped(str(temp)):
     settings = cluster._local_settings(str(temp))
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=settings)
