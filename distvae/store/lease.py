@@ -64,9 +64,9 @@ def check(out: Path, number: int | None) -> None:
 
 
 def owner(out: Path, number: int) -> str | None:
-    """`process 12 on host`, or None if the lease was given back or cannot be read."""
+    """Whose lease it is, or was: `process 12 on host`; None if it cannot be read."""
     told = _read(out / name(number))
-    return f"process {told['pid']} on {told['host']}" if told and not told.get("done") else None
+    return f"process {told['pid']} on {told['host']}" if told else None
 
 
 def _read(path: Path) -> dict[str, Any] | None:
