@@ -46,7 +46,7 @@ def test_kill_9_of_the_driver_then_the_same_command(out, tmp_path, capfd):
     config = tmp_path / "long.yaml"
     config.write_text(LONG % 1200)
     with Sweep(config, out, tmp_path / "first.log") as sweep:
-        sweep.wait_for(lambda: points(out) and saved(out))
+        sweep.wait_for(lambda: points(out) and saved(out), timeout=400)
         sweep.end(signal.SIGKILL)
         before = points(out)
         assert sweep.all_gone(), sweep.survivors()
@@ -76,7 +76,7 @@ def test_a_stalled_owner_commits_nothing_once_another_has_taken_over(out, tmp_pa
     config = tmp_path / "long.yaml"
     config.write_text(LONG % 1000)
     with Sweep(config, out, tmp_path / "first.log") as first:
-        first.wait_for(lambda: saved(out))
+        first.wait_for(lambda: saved(out), timeout=400)
         first.look()
         family = [p.pid for p in first.family if p.is_running()]
         for pid in [first.process.pid, *family]:
@@ -96,7 +96,7 @@ def test_a_stalled_owner_commits_nothing_once_another_has_taken_over(out, tmp_pa
 def test_a_second_sweep_is_refused_while_the_first_beats(out, tmp_path):
     config = write_config(tmp_path, epochs=100_000, seeds=1)
     with Sweep(config, out, tmp_path / "first.log") as first:
-        first.wait_for(lambda: " running" in first.text())
+        first.wait_for(lambda: " running" in first.text(), timeout=400)
         second = distvae("sweep", config, "--out", out, timeout=60)
         assert second.returncode == 5 and "is being swept by process" in second.stderr
         assert first.end(signal.SIGINT) == 130, first.text()
@@ -129,7 +129,7 @@ server.start(); print("up", flush=True); server._thread.join()
         config, out = tmp_path / "long.yaml", files.at("s3://away/x")
         config.write_text(LONG % 3000)
         with Sweep(config, out, tmp_path / "first.log") as first:
-            first.wait_for(lambda: saved(out))
+            first.wait_for(lambda: saved(out), timeout=400)
             server.send_signal(signal.SIGSTOP)  # it answers nothing, as behind a cut link
             assert first.end(timeout=500) == 4, first.text()
             assert "cannot be reached" in first.text() and "nothing of it was written" in first.text()
@@ -141,4 +141,4 @@ server.start(); print("up", flush=True); server._thread.join()
     finally:
         server.send_signal(signal.SIGCONT)
         server.kill()
-        server.wait()
+        server.communicate()
