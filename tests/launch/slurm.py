@@ -101,6 +101,13 @@ class Slurm:
     def signal(self, sig: signal.Signals, pid: int | None = None) -> None:
         os.kill(pid or self.batch.pid, sig)
 
+    def close(self) -> None:
+        """What is left of the job ends: a node without its cable does not hear that it is over."""
+        for p in [self.batch, *self.tasks]:
+            if p.poll() is None:
+                os.killpg(p.pid, signal.SIGKILL)
+            p.wait(20)
+
     def text(self) -> str:
         return "\n".join(
             f"== {p.name}\n{p.read_text()[:9000]}" for p in sorted(self.spool.glob("*")) if p.name[:3] in ("out", "tas")

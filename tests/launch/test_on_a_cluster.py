@@ -77,13 +77,14 @@ def batch(machine) -> psutil.Process:
     return p
 
 
-def test_one_node_is_warned_cancelled_and_goes_on(capsys, tmp_path, config, lan):
+def test_one_node_is_warned_cancelled_and_goes_on(capsys, tmp_path, config, lan, request):
     """USR1: saved, 130, queued again. TERM: saved, 130, not queued. Then it runs to its end; all on loopback."""
     script(capsys, tmp_path, config, "--nodes", 1, "--cpus-per-node", 3)
     job, node, out = Slurm(tmp_path, ["node1"], [lan[0].start]), lan[0], tmp_path / "out"
     epochs = 0
     for sig, requeued in ((signal.SIGUSR1, True), (signal.SIGTERM, False)):
         job.submit(tmp_path / "long.sbatch", tmp_path)
+        request.addfinalizer(job.close)
         job.until(lambda least=epochs: len(saved(out)) >= 2 and reached(out) > least and job.batch.poll() is None, 300)
         if requeued:
             listening = node.run("ss", "-Htln").stdout.splitlines()
@@ -118,12 +119,13 @@ def starts(out, key) -> list[dict]:
 
 
 @pytest.mark.parametrize("lan", [2], indirect=True)
-def test_two_nodes(capsys, tmp_path, config, lan):
+def test_two_nodes(capsys, tmp_path, config, lan, request):
     """Trials run on both; one loses its cable, and its trials finish on the other."""
     script(capsys, tmp_path, config, "--nodes", 2, "--cpus-per-node", 3)
     job = Slurm(tmp_path, [m.address for m in lan.machines], [m.start for m in lan.machines])
     out = tmp_path / "out"
     job.submit(tmp_path / "long.sbatch", tmp_path, **FAST)
+    request.addfinalizer(job.close)
     job.until(lambda: len(saved(out)) >= 4 and all(m.processes("ray::Rank") for m in lan.machines), 240)
     lan.cut(1)
     job.until(lambda: job.batch.poll() is not None, 500)

@@ -1,7 +1,6 @@
 """The script that `distvae launch slurm` writes, run by bash, with a SLURM, a `ray` and a `distvae` that only do what it
 sees of them: signals, exit codes, the queue. test_slurm_runs.py has the real ones."""
 
-import os
 import signal
 import stat
 import subprocess
@@ -45,10 +44,7 @@ def slurm(capsys, tmp_path):
         (made.bin / name).chmod(0o755)
     script = tmp_path / "x.sbatch"
     yield made, lambda **env: made.submit(script, tmp_path, TMPDIR=str(tmp_path), **env)
-    for p in [made.batch, *made.tasks]:
-        if p.poll() is None:
-            os.killpg(p.pid, signal.SIGKILL)
-            p.wait()
+    made.close()
 
 
 def left(slurm) -> list[Path]:
