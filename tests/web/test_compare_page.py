@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from driver import heeds_ctrl_c
 from made_sweeps import TEXT, sweep
 
 from distvae.results.tracking import sync
@@ -21,7 +22,7 @@ WAIT_MS = 90_000  # MLflow's page is 10 MB of JavaScript
 def served(out: Path):
     """`distvae ui OUT --port 0`: the address of the comparison it prints."""
     command = [sys.executable, "-m", "distvae.cli", "ui", str(out), "--port", "0"]
-    ui = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ui = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeds_ctrl_c)
     try:
         assert ui.stdout is not None and ui.stderr is not None
         assert ui.stdout.readline().startswith("http://127.0.0.1:")
