@@ -29,7 +29,7 @@ def check(address: str) -> None:
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
-    from ray._common.network_utils import parse_address
+    from ray._common.network_utils import parse_address  # type: ignore[attr-defined]
     from ray._private import services
 
     if "://" in address:
@@ -80,7 +80,7 @@ def _metadata(at: str, host: str, port: int) -> dict[str, Any]:
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     with grpc.insecure_channel(target, options) as channel:
         stub = gcs_service_pb2_grpc.InternalKVGcsServiceStub(channel)
-        request = gcs_service_pb2.InternalKVGetRequest(namespace=NAMESPACE, key=KEY)
+        request = gcs_service_pb2.InternalKVGetRequest(namespace=NAMESPACE, key=KEY)  # type: ignore[attr-defined]
         try:
             reply = stub.InternalKVGet(request, timeout=TIMEOUT_S / 2, metadata=_token(at))
         except grpc.RpcError as e:
@@ -97,7 +97,7 @@ def _metadata(at: str, host: str, port: int) -> dict[str, Any]:
 def _token(at: str) -> list[tuple[str, str]]:
     """The header that Ray would send."""
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
-    from ray._raylet import AuthenticationTokenLoader
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
     if not is_token_auth_enabled():
         return []
@@ -110,7 +110,7 @@ def _token(at: str) -> list[tuple[str, str]]:
 
 
 def _has_token() -> bool:
-    from ray._raylet import AuthenticationTokenLoader
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
     from ray.exceptions import AuthenticationError
 
     try:
