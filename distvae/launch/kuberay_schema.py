@@ -129,6 +129,7 @@ POLICY = _object(
         policyTypes=_list({"enum": ["Ingress", "Egress"]}),
         ingress=_list(
             _object(
+                "",
                 **{"from": _list(_object(podSelector=SELECTOR, namespaceSelector=SELECTOR))},
                 ports=_list(_object(protocol={"enum": ["TCP", "UDP", "SCTP"]}, port=PORT)),
             )
