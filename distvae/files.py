@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from distvae.store import local
+from distvae.store.errors import UnsafeNameError
 from distvae.store.path import S3, S3Path
 
 T = TypeVar("T")
@@ -24,10 +25,12 @@ AT_ONCE = 32  # requests to S3, of which each waits for an answer
 
 def at(place: str | os.PathLike[str] | Any) -> Path:
     """The path object of a folder, file or `s3://bucket/key`. Typed as a Path, whose interface it has in part. Raises
-    BucketError on an s3:// address without a bucket."""
+    BucketError on an s3:// address without a bucket, UnsafeNameError on nothing."""
     if isinstance(place, S3Path):
         return place  # type: ignore[return-value]
     text = os.fspath(place)
+    if not text:  # which pathlib takes for the folder we are in
+        raise UnsafeNameError("'': an empty name is no place (--out takes a folder, or s3://bucket/prefix)")
     return S3Path.parse(text) if text.startswith(S3) else Path(text)  # type: ignore[return-value]
 
 

@@ -45,7 +45,9 @@ def test_eval_of_a_finished_sweep_and_a_sweep_with_one_more_metric(tmp_path):
     done = distvae("eval", out, "--metrics", "clustering", "--json")
     assert done.returncode == 0, done.stderr
     view = json.loads(done.stdout)
-    assert view["measured"] == 2 and not view["failed"] and len(view["values"]) == 2
+    assert view["measured"] == 2 and not view["failed"]
+    shown = [(v["label"], v["split"]) for v in view["values"]]  # each configuration, by split
+    assert sorted(shown) == [(f"beta=1 d={d}", split) for d in (2, 3) for split in ("test", "valid")]
     first = {r["trial_key"]: r["nmi"] for r in last_rows(out)}
     assert all(v is not None for v in first.values())
     again = json.loads(distvae("eval", out, "--metrics", "clustering", "--json").stdout)
