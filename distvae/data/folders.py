@@ -53,7 +53,8 @@ def cache_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise DataError(f"{folder}: {e.strerror or e}. Set XDG_CACHE_HOME to a folder you can write") from e
+        why = os.strerror(e.errno) if e.errno else str(e)  # without what `files` says of OUT
+        raise DataError(f"{folder}: {why}. Set XDG_CACHE_HOME to a folder you can write") from e
 
 
 @contextmanager
