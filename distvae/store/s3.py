@@ -110,4 +110,5 @@ def _unreachable(e: Exception) -> str:
     if name in ("ProfileNotFound", "InvalidRegionError", "ParamValidationError"):
         return " ".join(str(e).split())
     at = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
-    return f"S3 at {at} cannot be reached ({name}: {' '.join(str(e).split())[:160]}); run again when it answers"
+    why = " ".join(str(e).split()).split(" on endpoint URL")[0].split(" to the endpoint URL")[0]
+    return f"S3 at {at} cannot be reached ({name}: {why[:160]}); run again when it answers"

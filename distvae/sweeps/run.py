@@ -449,8 +449,9 @@ class _Driver:
         if isinstance(why, OutLockedError):
             self.hold.lose(str(why))
         elif not self.outcome.unwritten:
-            self.outcome.unwritten = str(why)
-            self.say(f"{why}; stopping")
+            stays = "" if "what is committed stays" in str(why) else " (what is committed stays)"
+            self.outcome.unwritten = f"{why}{stays}"
+            self.say(f"{why}{stays}; stopping")
 
     def _environment(self) -> dict[str, str]:
         """What workers on other nodes need to reach OUT."""
