@@ -13,7 +13,7 @@ from typing import Any
 
 from distvae.store.errors import BucketError, StoreError
 
-ATTEMPTS = 6  # of a request: a server that restarts is waited for, some 15 s; one that answers nothing, 2 minutes
+ATTEMPTS = 6  # of a request: a server that restarts is waited for, some 15 s; one that answers nothing, a minute or more
 LARGE = 64 * 2**20  # bytes from which a file goes up in parts
 GONE = ("404", "NoSuchKey", "NotFound")
 TAKEN = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
@@ -50,7 +50,7 @@ def _client(pid: int, told: tuple[tuple[str, str], ...]) -> Any:
     settings: dict[str, Any] = {
         "retries": {"max_attempts": ATTEMPTS, "mode": "standard"},
         "connect_timeout": 5,
-        "read_timeout": 15,
+        "read_timeout": 10,
         "max_pool_connections": 40,
     }
     if own:  # many servers know no host name for each bucket, nor AWS's newer checksums
