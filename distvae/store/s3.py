@@ -13,7 +13,8 @@ from typing import Any
 
 from distvae.store.errors import BucketError, StoreError
 
-ATTEMPTS = 6  # of a request: a server that restarts is waited for, some 15 s; one that answers nothing, a minute or more
+# Of a request: a server that restarts is waited for, some 15 s; one that answers nothing, a minute or more.
+ATTEMPTS = 6
 LARGE = 64 * 2**20  # bytes from which a file goes up in parts
 GONE = ("404", "NoSuchKey", "NotFound")
 TAKEN = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
