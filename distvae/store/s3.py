@@ -13,7 +13,8 @@ from typing import Any
 
 from distvae.store.errors import BucketError, StoreError
 
-ATTEMPTS = 6  # of a request: a server that restarts is waited for, some 15 s; one that answers nothing, 2 minutes
+# Of a request: a server that restarts is waited for, some 15 s; one that answers nothing, a minute or more.
+ATTEMPTS = 6
 LARGE = 64 * 2**20  # bytes from which a file goes up in parts
 GONE = ("404", "NoSuchKey", "NotFound")
 TAKEN = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
@@ -50,7 +51,7 @@ def _client(pid: int, told: tuple[tuple[str, str], ...]) -> Any:
     settings: dict[str, Any] = {
         "retries": {"max_attempts": ATTEMPTS, "mode": "standard"},
         "connect_timeout": 5,
-        "read_timeout": 15,
+        "read_timeout": 10,
         "max_pool_connections": 40,
     }
     if own:  # many servers know no host name for each bucket, nor AWS's newer checksums
@@ -110,4 +111,5 @@ def _unreachable(e: Exception) -> str:
     if name in ("ProfileNotFound", "InvalidRegionError", "ParamValidationError"):
         return " ".join(str(e).split())
     at = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
-    return f"S3 at {at} cannot be reached ({name}: {' '.join(str(e).split())[:160]}); run again when it answers"
+    why = " ".join(str(e).split()).split(" on endpoint URL")[0].split(" to the endpoint URL")[0]
+    return f"S3 at {at} cannot be reached ({name}: {why[:160]}); run again when it answers"

@@ -62,10 +62,10 @@ class Gang(tune.Trainable):
                 self.task = None
             report = self._advance() if self.evaluations is None else self._evaluation(self.evaluations)
         except Exception as e:
-            self._log(event="error", traceback=traceback.format_exc())
             if not (why := _place(e)):
+                self._log(event="error", traceback=traceback.format_exc())
                 raise
-            self.left = {}
+            self.left = {}  # and no line of a log there: to a place that does not answer it takes a minute to fail
             report = {"trials": {}, "notes": [], "device": "", "epoch": 0, "score": LAST}
             return {**report, **why, "done": True}  # to try again would not help
         return {**report, "done": not self.left and (self.evaluations is None or self.evaluations.over())}

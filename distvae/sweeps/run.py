@@ -529,8 +529,9 @@ class _Driver:
         if isinstance(why, OutLockedError):
             self.hold.lose(str(why))
         elif not self.outcome.unwritten:
-            self.outcome.unwritten = str(why)
-            self.say(f"{why}; stopping")
+            stays = "" if "what is committed stays" in str(why) else " (what is committed stays)"
+            self.outcome.unwritten = f"{why}{stays}"
+            self.say(f"{why}{stays}; stopping")
 
     def _headless(self, why: str) -> None:
         """Ray is lost, and with it this process: Ray would end it in a minute, and calls into it do not return till then."""
