@@ -124,12 +124,13 @@ def test_ray_that_does_not_start_is_the_environments_fault(tmp_path, monkeypatch
     import ray
 
     from distvae.cli import exit_code
-    from distvae.sweeps import cluster
+    from distvae.sweeps import cluster, reach
 
     def init(**settings):
         raise ConnectionError("ray client connection timeout\nand more")
 
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(reach, "check", lambda address: None)  # it answered when we looked
     with (
         pytest.raises(
             cluster.ClusterError, match=r"Ray at far:1 could not be started: ray client connection timeout$"

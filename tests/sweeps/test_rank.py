@@ -149,7 +149,7 @@ def test_an_exception_is_its_trials_own(tmp_path):
     assert status(out) == {t.key: "failed" if t.key == poisoned else "finished" for t in study.trials}
     assert [t["raised"] for t in told[poisoned]].count(True) == 2
     events = [json.loads(line) for line in (out / "logs" / f"{poisoned}.jsonl").read_text().splitlines()]
-    assert [e["event"] for e in events] == ["error", "error", "end"]
+    assert [e["event"] for e in events] == ["begin", "error", "error", "end"]
     assert all("IsADirectoryError" in e["traceback"] for e in events[:2])
     blocked.rmdir()
     (task,) = tasks(study, out)
