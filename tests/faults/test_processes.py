@@ -1,8 +1,10 @@
 """Processes that die or are told to stop: the driver, a worker, Ray's head, Ctrl-C once and twice, SIGTERM as SLURM sends it."""
 
+import contextlib
 import signal
 import time
 
+import psutil
 import pytest
 from driver import Sweep
 from faulted import before, config, contents, holds, same_command_again, strike_after
@@ -31,9 +33,17 @@ def test_driver_killed(tmp_path, clean, moment, tell):
     tell(outcome=holds(path, out, then, clean.rows))
 
 
-def worker(sweep):
-    sweep.look()
-    return next((p for p in sweep.family if p.is_running() and "ray::Rank" in " ".join(p.cmdline())), None)
+def kill(sweep, name):
+    """Kill a process of the sweep's Ray, once there is one; it may be too late for that."""
+    while sweep.process.poll() is None:
+        sweep.look()
+        for p in sweep.family:
+            with contextlib.suppress(psutil.Error):
+                if p.is_running() and p.cmdline() and name in p.cmdline()[0]:
+                    p.kill()
+                    return
+        time.sleep(0.05)
+    pytest.skip(f"the sweep was over, and its {name} gone")
 
 
 def test_worker_killed(tmp_path, clean, moment, tell):
@@ -41,9 +51,8 @@ def test_worker_killed(tmp_path, clean, moment, tell):
     path, out = config(tmp_path), tmp_path / "out"
     with Sweep(path, out) as sweep:
         strike_after(sweep, moment, clean.took)
-        sweep.wait_for(lambda: worker(sweep))  # at the start there is none yet
+        kill(sweep, "ray::Rank")
         then = before(out)
-        worker(sweep).kill()
         assert sweep.end(timeout=240) == 0, sweep.text()
         assert sweep.all_gone(), sweep.survivors()
     files = contents(out)
@@ -56,8 +65,7 @@ def test_head_lost(tmp_path, clean, moment, tell):
     """Ray head loss (its GCS killed)"""
 
     def strike(sweep):
-        sweep.wait_for(lambda: head(sweep))
-        head(sweep).kill()
+        kill(sweep, "gcs_server")
         return sweep.end(timeout=120)
 
     path, out, then, code, said = struck(tmp_path, clean, moment, strike)
@@ -65,11 +73,6 @@ def test_head_lost(tmp_path, clean, moment, tell):
     assert "Ray" in said and "same command" in said and "Traceback" not in said
     same_command_again(path, out)
     tell(outcome=f"exit 4; {holds(path, out, then, clean.rows)}")
-
-
-def head(sweep):
-    sweep.look()
-    return next((p for p in sweep.family if p.is_running() and p.name().startswith("gcs_server")), None)
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
