@@ -20,6 +20,8 @@ from typing import Any
 from distvae import files
 
 START_S = 120.0
+# By which names it may be asked for, also through a tunnel: MLflow by itself admits every private address too.
+HOSTS = ("localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*")
 
 
 def serve(out: Path, port: int, say: Callable[[str], None]) -> int:
@@ -44,7 +46,7 @@ def serve(out: Path, port: int, say: Callable[[str], None]) -> int:
         "--port",
         str(port),
     ]
-    command += ["--workers", "1"]
+    command += ["--workers", "1", "--allowed-hosts", ",".join(HOSTS)]
     log = home(out) / "logs" / "ui.log"  # on this machine, as the server is
     with files.replacing(log) as f:  # also where a link is in its way
         f.write(b"")
