@@ -41,7 +41,8 @@ def pytest_runtest_makereport(item, call):
     doc = (item.function.__doc__ or item.name).strip().split("\n\n")[0]
     drawn = item.callspec.params.get("moment") if hasattr(item, "callspec") else None
     moment = told.get("moment", "-") if drawn is None else f"{drawn:.2f}"
-    outcome = told.get("outcome", "held") if report.passed else str(call.excinfo.value).splitlines()[0][:160]
+    wrong = None if report.passed else (str(call.excinfo.value).splitlines() or [call.excinfo.typename])[0][:160]
+    outcome = wrong or told.get("outcome", "held")
     item.config.faults.seen.append(Seen(told.get("fault", doc.rstrip(".")), moment, outcome, report.passed))
 
 
