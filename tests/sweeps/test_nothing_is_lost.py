@@ -61,9 +61,9 @@ def test_kill_9_of_the_driver_then_of_a_worker(tmp_path, monkeypatch):
         before = contents(sweep.points())
         assert sweep.all_gone(), sweep.survivors()
     assert 1 <= len(before) < 6
-    old = saved(out)
+    old = taken_up(out)
     with Sweep(config, out) as again:
-        again.wait_for(lambda: saved(out) - old)  # a trial of this run has saved, and not yet ended
+        again.wait_for(lambda: taken_up(out) > old)  # a trial is in the middle: half of it takes seconds
         victim = next(p for p in again.family if p.is_running() and "Rank" in " ".join(p.cmdline()))
         victim.kill()
         assert again.end(timeout=240) == 0, again.text()
@@ -101,6 +101,11 @@ def halved_by_the_rule(config, out):
         for row in alone:  # to rounding: a stack of three measures one example by another product than a trial alone
             values = {k: row[k] and pytest.approx(row[k], rel=1e-6, abs=1e-9) for k in METRICS}
             assert {k: found[row["epoch"], row["split"]][k] for k in METRICS} == values
+
+
+def taken_up(out):
+    """How often a trial has begun or gone on, by the logs."""
+    return sum(path.read_text().count('"event": "begin"') for path in out.glob("logs/*.jsonl"))
 
 
 def saved(out):
