@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from driver import Sweep
-from faulted import before, config, holds, same_command_again
+from faulted import before, cannot, config, holds, same_command_again
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -46,7 +46,7 @@ def shifted(tmp_path):
     """`shifted(days)`: an environment whose clock is days off."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        pytest.skip("needs a C compiler for the library that moves the clock")
+        cannot("needs a C compiler for the library that moves the clock")
     (tmp_path / "shift.c").write_text(SHIFT)
     library = tmp_path / "shift.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, tmp_path / "shift.c", "-ldl"], check=True)

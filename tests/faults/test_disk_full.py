@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from driver import Sweep
-from faulted import before, config, holds, same_command_again, strike_after
+from faulted import before, cannot, config, holds, same_command_again, strike_after
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -16,14 +16,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def small(tmp_path):
     """A folder that holds 24 MB."""
     if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("needs root to mount a tmpfs")
+        cannot("needs root to mount a tmpfs")
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True, text=True
     )
     if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+        cannot(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
 

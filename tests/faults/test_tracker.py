@@ -109,30 +109,22 @@ def test_down_from_the_start(tmp_path, clean, server, tell):
     tell(outcome=f"{words}; `sync` brought {every_point_once(server.uri, out, 'down')} points, none twice")
 
 
-def test_dies_midway(tmp_path, clean, server, proxy, moment, tell):
-    """MLflow dying midway, and back later"""
+@pytest.mark.parametrize(
+    ("mode", "fault"),
+    [("dead", "MLflow dying midway, and back later"), ("error", "MLflow answering 500, and well again later")],
+    ids=["dies", "answers 500"],
+)
+def test_fails_midway(tmp_path, clean, server, proxy, moment, mode, fault, tell):
+    """MLflow fails in the middle of a sweep, and is back later"""
 
-    def die():
-        proxy.mode = "dead"
+    def strike():
+        proxy.mode = mode
 
-    name = f"dies-{moment:.3f}"
-    _, out, _ = swept(tmp_path, clean, proxy.uri, name, die, moment)
+    name = f"{mode}-{moment:.3f}"
+    _, out, _ = swept(tmp_path, clean, proxy.uri, name, strike, moment)
     words = no_slower(out, clean)
     proxy.mode = "pass"
-    tell(outcome=f"{words}; {brought(out, server.uri, name)}")
-
-
-def test_answers_500(tmp_path, clean, server, proxy, moment, tell):
-    """MLflow answering 500, and well again later"""
-
-    def err():
-        proxy.mode = "error"
-
-    name = f"error-{moment:.3f}"
-    _, out, _ = swept(tmp_path, clean, proxy.uri, name, err, moment)
-    words = no_slower(out, clean)
-    proxy.mode = "pass"
-    tell(outcome=f"{words}; {brought(out, server.uri, name)}")
+    tell(fault=fault, outcome=f"{words}; {brought(out, server.uri, name)}")
 
 
 def test_slow(tmp_path, clean, server, proxy, tell):
