@@ -82,7 +82,7 @@ def remove(path: Path) -> None:
 
 def source(path: Path) -> Any:
     """What a reader of Parquet can seek in."""
-    return BytesIO(path.read_bytes()) if is_remote(path) else path
+    return path if isinstance(path, Path) else BytesIO(path.read_bytes())
 
 
 def each(paths: Iterable[T], read: Callable[[T], U], *, remote: bool) -> Iterable[U]:

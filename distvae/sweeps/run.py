@@ -22,6 +22,7 @@ from distvae.kernels import backend
 from distvae.operate import again, console, kept, ray_log, verdict
 from distvae.operate.desk import NOT_TRAINING, Desk
 from distvae.results import ledger, rows
+from distvae.results.compaction import compact
 from distvae.results.provenance import git_sha
 from distvae.store import s3
 from distvae.store.errors import StoreError, UnwrittenError
@@ -130,6 +131,7 @@ def sweep(
         more = study.search.algorithm.trials - len(suggestions) if study.search.algorithm else 0
         outcome = Outcome(out, len(study.trials))
         outcome.notes += damaged
+        _compact(out, {key: end.status for key, end in ended.items()}, outcome, running=False)
         progress = Progress(total=len(study.trials), skipped=len(study.trials) - len(todo))
         progress.epochs = sum(t.train.epochs for t, _ in todo)
         busy = bool(todo) or more > 0 or bool(measure.tasks(out, study.trials, study.metrics))
@@ -154,6 +156,7 @@ def sweep(
             outcome.planned = len(study.trials)
             latest, _ = ledger.scan(out)
             outcome.status = {t.key: latest[t.key].status for t in study.trials if t.key in latest}
+            _compact(out, {key: end.status for key, end in latest.items()}, outcome, running=False)
             left = [t for t, _ in remaining(study, latest, marked) if outcome.status.get(t.key) != "failed"]
             outcome.left = len(left)
             if study.search.algorithm:
@@ -162,6 +165,17 @@ def sweep(
             closing(outcome)
             desk.close(outcome.exit_code, verdict.why(outcome))
         return outcome
+
+
+def _compact(out: Path, status: Mapping[str, str], outcome: Outcome, *, running: bool) -> int:
+    """Keep the number of files bounded: how many attempts were packed. A place that cannot be written is told of, and
+    the files stay."""
+    try:
+        return compact(out, status, running=running)
+    except (OSError, StoreError) as e:
+        note = f"the files of ended trials could not be packed ({e}): nothing is lost, the next sweep tries again"
+        outcome.notes += [] if note in outcome.notes else [note]
+        return 0
 
 
 class _Driver:
@@ -183,6 +197,9 @@ class _Driver:
         self.trials = {t.key: t for t, _ in todo}
         self.tasks = {task["key"]: task for _, task in todo}
         self.ended: set[str] = set()  # trials whose end we heard of
+        self.status: dict[str, str] = {}  # of `ended`
+        self.over: set[str] = set()  # those of `ended` whose group is over,
+        self.packed = 0  # and how many of their files have gone into packs
         self.rows: dict[str, dict[Any, dict[str, Any]]] = {}  # of those that Tune's scheduler may stop
         self.device = ""
         self.past: dict[str, Any] = {}  # key -> how it ended before this run
@@ -450,6 +467,7 @@ class _Driver:
                 self._unwritten(e)
                 continue
             self._end(key, "stopped")
+        self._over(task)
 
     def failed(self, task: dict[str, Any]) -> None:
         """Tune gave the group up after its retry: the ends that are not committed are committed here, for its process
@@ -463,6 +481,14 @@ class _Driver:
                 self._unwritten(e)
                 continue
             self._end(key, committed.status if committed else "failed")
+        self._over(task)
+
+    def _over(self, task: dict[str, Any]) -> None:
+        """Nothing of the group runs any more; now and then what lies by itself is packed."""
+        self.over |= {m["key"] for m in task["members"]} & self.ended
+        if len(self.over) - self.packed >= ledger.MANY and not self.hold.is_lost and not self.outcome.unwritten:
+            status = {key: self.status[key] for key in self.over}
+            self.packed += _compact(self.out, status, self.outcome, running=True)
 
     def _commit(self, key: str, status: str, measured: list[dict[str, Any]], **more: str) -> None:
         """Of what has no process to commit it, or one that does not know of its end."""
@@ -555,6 +581,7 @@ class _Driver:
 
     def _end(self, key: str, status: str) -> None:
         self.ended.add(key)
+        self.status[key] = status
         self.outcome.ran.append(key)
         self.outcome.last = overhead.mark()
         self.progress.end(key, status)
