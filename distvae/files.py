@@ -80,8 +80,8 @@ def remove(path: Path) -> None:
         local.remove(path)
 
 
-def source(path: Path) -> Any:
-    """What a reader of Parquet can seek in."""
+def source(path: Any) -> Any:
+    """What a reader of Parquet can seek in, of a path or of what has its `read_bytes`."""
     return path if isinstance(path, Path) else BytesIO(path.read_bytes())
 
 

@@ -38,13 +38,24 @@ def events(text: str) -> list[dict[str, Any]]:
 def texts(out: Path, keys: Collection[str]) -> dict[str, str]:
     """The logs of these trials, also where logs have been folded into zips; one that is not there is empty. Single
     files first: one that goes while we look has been folded. What is damaged has no lines: no number comes from a log."""
-    own, older = dict.fromkeys(keys, b""), dict.fromkeys(keys, b"")
-    single = files.each([path(out, key) for key in keys], _bytes, remote=files.is_remote(out))
-    own |= dict(zip(keys, single, strict=True))
+    single = dict(
+        zip(keys, files.each([path(out, key) for key in keys], _bytes, remote=files.is_remote(out)), strict=True)
+    )
+    pieces: dict[str, list[bytes]] = {key: [] for key in keys}
     for member in folded.members(out / "logs"):
-        if (key := member.name.removesuffix(".jsonl")) in older:
-            older[key] += _bytes(member)
-    return {key: (older[key] + own[key]).decode(errors="replace") for key in keys}
+        if (key := member.name.removesuffix(".jsonl")) in pieces:
+            _add(pieces[key], _bytes(member))
+    for key in keys:
+        _add(pieces[key], single[key])
+    return {key: b"".join(pieces[key]).decode(errors="replace") for key in keys}
+
+
+def _add(pieces: list[bytes], piece: bytes) -> None:
+    """One that begins with the last is that, read later: who folds may die before the file goes."""
+    if pieces and piece.startswith(pieces[-1]):
+        pieces.pop()
+    if piece:
+        pieces.append(piece)
 
 
 def text(out: Path, key: str) -> str:
@@ -57,6 +68,11 @@ def _bytes(file: Path | folded.Member) -> bytes:
         return file.read_bytes()
     except OSError:
         return b""
+
+
+def check(out: Path, *, mend: bool) -> list[str]:
+    """A line for each zip of logs that is damaged; with `mend`, for the owner of OUT, it is mended."""
+    return folded.check(out, out / "logs", mend=mend, lost="no number was in them")
 
 
 def fold(out: Path, keys: Collection[str], least: int) -> int:

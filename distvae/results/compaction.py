@@ -22,3 +22,8 @@ def compact(out: Path, status: Mapping[str, str], *, running: bool) -> int:
     if not running:
         measurements.fold(out, ledger.MANY)
     return packed
+
+
+def mend(out: Path) -> list[str]:
+    """For the owner of OUT: make damaged zips again from their spares. A line for each."""
+    return [*measurements.check(out, mend=True), *logs.check(out, mend=True)]

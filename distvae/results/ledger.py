@@ -23,9 +23,11 @@ import pyarrow.parquet as pq
 from distvae import files
 from distvae.files import replacing
 from distvae.results import measurements, packs, rowfile
-from distvae.results.packs import POINTS, QUARANTINE
+from distvae.results.packs import POINTS
 from distvae.results.rowfile import write
 from distvae.results.schema import SCHEMA
+from distvae.store import twice
+from distvae.store.twice import QUARANTINE
 
 MANY = 2 * packs.SIZE  # files of single attempts that may lie side by side
 _NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
@@ -84,7 +86,7 @@ def scan(out: Path, *, mend: bool = True) -> tuple[dict[str, Ended], list[str]]:
     moved to quarantine and temp files of dead writers removed."""
     if mend:
         files.guard(out)
-        for stale in (p for folder in (POINTS, packs.SPARE) for p in (out / folder).glob(".*.tmp")):
+        for stale in (p for folder in (out / POINTS, out / twice.SPARE / POINTS) for p in folder.glob(".*.tmp")):
             files.remove(stale)
     ended: dict[str, Ended] = {}
     damaged = packs.check(out, mend=mend)
@@ -216,7 +218,7 @@ def _files(out: Path, keys: Collection[str] | None = None) -> Iterator[tuple[Pat
 
 
 def _of(table: pa.Table, keys: Collection[str]) -> pa.Table:
-    return table.filter(pc.is_in(table["trial_key"].cast(pa.string()), pa.array(sorted(keys), pa.string())))
+    return table.filter(pc.field("trial_key").cast(pa.string()).isin(sorted(keys)))
 
 
 def _set_aside(out: Path, file: Path) -> Path:

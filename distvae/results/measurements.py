@@ -131,8 +131,8 @@ def _finite(value: Any) -> Any:
 
 def _files(out: Path, key: str) -> list[tuple[int, Path | Member]]:
     """A trial's files, by number."""
-    found = [*(out / FOLDER).glob(f"{key}.*.parquet"), *folded.members(out / FOLDER)]
-    return sorted((int(m[2]), f) for f in found if (m := _NAME.fullmatch(f.name)) and m[1] == key)
+    found = [*(out / FOLDER).glob(f"{key}.*.parquet"), *folded.named(out / FOLDER, f"{key}.")]
+    return sorted(((int(m[2]), f) for f in found if (m := _NAME.fullmatch(f.name))), key=lambda pair: pair[0])
 
 
 def _tables(out: Path, keys: Collection[str]) -> list[tuple[str, pa.Table]]:
@@ -145,6 +145,11 @@ def _tables(out: Path, keys: Collection[str]) -> list[tuple[str, pa.Table]]:
         tables = files.each([f for _, f in found], _read, remote=files.is_remote(out))
         read |= {place: table for (place, _), table in zip(found, tables, strict=True) if table is not None}
     return [(key, table) for (key, _), table in sorted(read.items(), key=lambda item: item[0])]
+
+
+def check(out: Path, *, mend: bool) -> list[str]:
+    """A line for each zip of measurements that is damaged; with `mend`, for the owner of OUT, it is mended."""
+    return folded.check(out, out / FOLDER, mend=mend, lost="`distvae eval` measures again what it held")
 
 
 def fold(out: Path, least: int) -> int:

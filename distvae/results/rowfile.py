@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,12 +23,26 @@ def write(table: pa.Table, target: Path) -> Path:
     return target
 
 
+def encode(table: pa.Table) -> bytes:
+    buffer = BytesIO()
+    pq.write_table(table, buffer, write_page_checksum=True)
+    return buffer.getvalue()
+
+
 def read(file: Path) -> pa.Table | None:
     """Its rows; None if it is not there, is damaged, or holds something else."""
     if file.is_symlink():
         return None
     try:
-        table = pq.ParquetFile(files.source(file), page_checksum_verification=True).read()
+        return decode(files.source(file))
+    except OSError:
+        return None
+
+
+def decode(source: Any) -> pa.Table | None:
+    """The rows of a file that can be sought in; None if they are damaged, or something else."""
+    try:
+        table = pq.ParquetFile(source, page_checksum_verification=True).read()
         table = _current(table)
         sound = table.schema.equals(SCHEMA, check_metadata=False)
         return table if sound and attempts(table) else None

@@ -1,5 +1,6 @@
-"""Many small files of a folder in one: FOLDER/folded-<number>-<hash>.zip. Its members are the files, byte for byte, each
-with a checksum. A zip never changes; a file of the same name that comes later lies beside it, and is folded into another."""
+"""Many small files of a folder in one: FOLDER/folded-<number>-<hash>.zip, kept twice (`store/twice.py`). Its members are the
+files, byte for byte; the hash is of the whole zip. A zip never changes; a file of the same name that comes later lies
+beside it, and is folded into another."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distvae import files
+from distvae.store import twice
 
 SIZE = 256  # files in a zip
 _NAME = re.compile(r"folded-(\d{6})-([0-9a-f]{16})\.zip")
@@ -25,31 +27,24 @@ class Member(NamedTuple):
     name: str
 
     def read_bytes(self) -> bytes:
-        """Raises OSError if the zip is damaged there."""
-        try:
-            return _open(str(self.zip)).read(self.name)
-        except (zipfile.BadZipFile, KeyError, ValueError) as e:
-            raise OSError(f"{self.zip}: {self.name}: {e}") from e
+        """Raises OSError if the zip and its spare are damaged."""
+        return _open(str(self.zip)).read(self.name)
 
 
 def members(folder: Path) -> Iterator[Member]:
-    """Every file that has been folded, oldest zip first. A zip that cannot be read holds none."""
+    """Every file that has been folded, oldest zip first. A zip that is damaged, with its spare, holds none."""
     for path in _zips(folder):
-        try:
-            names = _open(str(path)).namelist()
-        except (OSError, zipfile.BadZipFile):
-            continue
-        yield from (Member(path, name) for name in names)
+        yield from (Member(path, name) for name in _names(path))
 
 
-def named(folder: Path, name: str) -> list[Member]:
-    """What has been folded of one file, in the order it was written."""
-    return [m for m in members(folder) if m.name == name]
+def named(folder: Path, start: str) -> list[Member]:
+    """Those whose name begins so, in the order they were written."""
+    return [m for m in members(folder) if m.name.startswith(start)]
 
 
 def fold(folder: Path, found: Sequence[Path], least: int) -> int:
     """Fold these files of `folder`, `SIZE` at a time, if there are at least so many. Returns how many went. Nobody may
-    be writing them. Raises UnwrittenError."""
+    be writing them. Raises UnwrittenError, OSError; what has not been folded by then stays."""
     gone = 0
     for i in range(0, len(found) - SIZE + 1 if len(found) >= least else 0, SIZE):
         some = found[i : i + SIZE]
@@ -60,14 +55,25 @@ def fold(folder: Path, found: Sequence[Path], least: int) -> int:
                 packed.writestr(file.name, blob)
         blob = buffer.getvalue()
         number = max((_number(path) for path in _zips(folder)), default=0) + 1
-        target = folder / f"folded-{number:06}-{hashlib.sha256(blob).hexdigest()[:16]}.zip"
-        with files.replacing(target) as f:
-            f.write(blob)
-        if target.read_bytes() != blob:
-            raise OSError(f"{target}: what was written is not what is read back; the files stay")
+        twice.write(folder / f"folded-{number:06}-{_hash(blob)}.zip", blob)
         list(files.each(some, files.remove, remote=files.is_remote(folder)))
         gone += len(some)
     return gone
+
+
+def check(out: Path, folder: Path, *, mend: bool, lost: str) -> list[str]:
+    """A line for each zip that is damaged; with `mend`, for the owner of OUT, it is mended, or set aside."""
+    told = (twice.check(out, path, _sound, mend=mend, lost=lost) for path in _zips(folder))
+    return [line for line in told if line]
+
+
+def _hash(blob: bytes) -> str:
+    return hashlib.sha256(blob).hexdigest()[:16]
+
+
+def _sound(name: str, blob: bytes) -> bytes | None:
+    match = _NAME.fullmatch(name)
+    return blob if match and _hash(blob) == match[2] else None
 
 
 def _number(path: Path) -> int:
@@ -75,10 +81,24 @@ def _number(path: Path) -> int:
 
 
 def _zips(folder: Path) -> list[Path]:
-    found = folder.glob("folded-*.zip") if folder.is_dir() else ()
-    return sorted((path for path in found if _NAME.fullmatch(path.name)), key=_number)
+    return sorted((f for f in twice.found(folder, "folded-*.zip") if _NAME.fullmatch(f.name)), key=_number)
 
 
 @lru_cache(maxsize=8)
 def _open(path: str) -> zipfile.ZipFile:
-    return zipfile.ZipFile(BytesIO(files.at(path).read_bytes()))
+    blob = twice.read(files.at(path), _sound)
+    if blob is None:
+        raise OSError(f"{path} is damaged, and its spare")
+    return zipfile.ZipFile(BytesIO(blob))
+
+
+@lru_cache(maxsize=4096)  # zips never change
+def _names_of(path: str) -> tuple[str, ...]:
+    return tuple(_open(path).namelist())
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    try:
+        return _names_of(str(path))
+    except OSError:
+        return ()

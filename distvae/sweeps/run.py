@@ -21,8 +21,7 @@ from distvae import files
 from distvae.kernels import backend
 from distvae.operate import again, console, kept, ray_log, verdict
 from distvae.operate.desk import NOT_TRAINING, Desk
-from distvae.results import ledger, rows
-from distvae.results.compaction import compact
+from distvae.results import compaction, ledger, rows
 from distvae.results.provenance import git_sha
 from distvae.store import s3
 from distvae.store.errors import StoreError, UnwrittenError
@@ -122,6 +121,7 @@ def sweep(
     backend.require()
     with hold_out(out) as hold:
         ended, damaged = ledger.scan(out)
+        damaged += compaction.mend(out)
         marked = again.read(out)
         suggestions = searching.known(out, searching.Configurations(study.source)) if study.source else []
         if study.source:
@@ -171,7 +171,7 @@ def _compact(out: Path, status: Mapping[str, str], outcome: Outcome, *, running:
     """Keep the number of files bounded: how many attempts were packed. A place that cannot be written is told of, and
     the files stay."""
     try:
-        return compact(out, status, running=running)
+        return compaction.compact(out, status, running=running)
     except (OSError, StoreError) as e:
         note = f"the files of ended trials could not be packed ({e}): nothing is lost, the next sweep tries again"
         outcome.notes += [] if note in outcome.notes else [note]
