@@ -42,10 +42,18 @@ def measured(out):
     return found
 
 
+def said(*words):
+    done = distvae(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
 def same(one, other):
     assert one.keys() == other.keys()
     for place, values in one.items():
-        assert values == pytest.approx(other[place], rel=1e-6, abs=1e-6), place
+        for name, value in values.items():
+            mine = other[place][name]
+            assert mine is value if value is None else mine == pytest.approx(value, rel=1e-6, abs=1e-6), (place, name)
 
 
 def test_packed_while_it_runs_killed_and_extended(tmp_path, monkeypatch):
@@ -68,10 +76,9 @@ def test_packed_while_it_runs_killed_and_extended(tmp_path, monkeypatch):
     begun = {key: [e["event"] for e in logs.events(text)].count("begin") for key, text in logs.texts(out, keys).items()}
     assert {begun[key] for key in ended} == {1} and max(begun.values()) <= 2
     assert len(list((out / "logs").glob("*.jsonl"))) < 8
-    assert "48" in distvae("status", out).stdout
-    assert "epoch" in distvae("logs", out, next(iter(keys))).stdout
-    again = distvae("sweep", config, "--out", out)
-    assert again.returncode == 0 and "48 of 48" in again.stderr + again.stdout
+    assert said("status", out).count("48") >= 1
+    assert "begin" in said("logs", out, next(iter(keys)))
+    assert "48" in said("sweep", config, "--out", out) and len(packs.found(out)) == 12
     extended = distvae("extend", out, "--epochs", "60")
     assert extended.returncode == 0, extended.stderr
     for key, end in ledger.scan(out, mend=False)[0].items():
