@@ -6,6 +6,7 @@ Ctrl-C. Nothing heavy is imported before a command needs it: `distvae --help` an
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -64,6 +65,7 @@ def go(config: Path, out: Path, sets: Sequence[str], address: str | None, *, det
     """Run the sweep of a config, here or in the background; exits."""
     if detach:
         background(config, out, sets, address)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # before the training and after it, too, it is a Ctrl-C
     began = time.time()
     from distvae.config import load
     from distvae.operate.console import Told
