@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import signal
 import threading
@@ -616,6 +617,7 @@ class _Driver:
     def _tracker(self) -> Any:
         from distvae.results.tracking import Tracker
 
+        logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # a traceback each time; the tracker says it once
         return Tracker(
             self.study.tracking.uri,
             out=self.out,
