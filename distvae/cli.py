@@ -66,7 +66,7 @@ def go(config: Path, out: Path, sets: Sequence[str], address: str | None, *, det
     """Run the sweep of a config, here or in the background; exits."""
     if detach:
         background(config, out, sets, address)
-    signal.signal(signal.SIGINT, interrupt)  # before the training and after it; `sweeps.run` drains
+    signal.signal(signal.SIGINT, interrupt)  # before the training and after it; `sweeps.driver` drains
     signal.signal(signal.SIGTERM, interrupt)
     began = time.time()
     from distvae.config import load

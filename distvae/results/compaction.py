@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distvae.operate import logs
 from distvae.results import ledger, measurements
+from distvae.store.errors import StoreError
 
 
 def compact(out: Path, status: Mapping[str, str], *, running: bool) -> int:
@@ -22,6 +23,16 @@ def compact(out: Path, status: Mapping[str, str], *, running: bool) -> int:
     if not running:
         measurements.fold(out, ledger.MANY)
     return packed
+
+
+def tidy(out: Path, status: Mapping[str, str], notes: list[str], *, running: bool) -> int:
+    """`compact`, where a place that cannot be written is noted, once, and the files stay."""
+    try:
+        return compact(out, status, running=running)
+    except (OSError, StoreError) as e:
+        note = f"the files of ended trials could not be packed ({e}): nothing is lost, the next sweep tries again"
+        notes += [] if note in notes else [note]
+        return 0
 
 
 def mend(out: Path) -> list[str]:
