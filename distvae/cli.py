@@ -407,7 +407,7 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="overhead, sweep, kl, kl_gpu, early_stopping or peers")],
+    name: Annotated[str, typer.Argument(help="overhead, sweep, kl, kl_gpu, early_stopping, peers or scale")],
     as_json: Json = False,
     trials: Annotated[int, typer.Option(min=2, help="overhead: trials on each side")] = 8,
 ) -> None:

@@ -59,6 +59,8 @@ def launch(config: Path, out: Path, trials: int) -> dict[str, Any]:
     """A whole sweep, with the driver's memory as trials end."""
     import psutil
 
+    from distvae.operate import record
+
     seen: list[tuple[int, float]] = []
     over = threading.Event()
 
@@ -68,8 +70,8 @@ def launch(config: Path, out: Path, trials: int) -> dict[str, Any]:
             for p in me.children():
                 try:
                     if "sweep" in p.cmdline():
-                        done = len(list((out / "logs").glob("*.jsonl"))) if (out / "logs").is_dir() else 0
-                        seen.append((done, p.memory_info().rss / 2**20))
+                        counts = (record.read(out) or {"counts": {}})["counts"]
+                        seen.append((sum(counts.values()), p.memory_info().rss / 2**20))
                 except psutil.Error:
                     continue
 
