@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,9 @@ KEY, STATUS, SWEEP_ID = "distvae.trial_key", "distvae.status", "distvae.sweep_id
 PARAM_MAX = 500
 _TRIAL = re.compile(r"(?<![0-9a-z])[0-9a-f]{16}(?![0-9a-z])")  # a trial's key in the name of a picture
 CLOSE_AWAY_S = 5.0  # how long to wait at the end for a store that has been away
+AT_ONCE = 200  # trials whose news are put together
+MOST = 50_000  # events that wait: a sweep of any size, with MLflow away, holds no more in memory
+TOLD_OF = 100  # so many at the end are worth a word
 BACK_OFF_S = (1.0, 2.0, 5.0, 10.0)
 _END = {
     "finished": "FINISHED",
@@ -83,10 +87,30 @@ def created_ms(out: Path) -> int:
     return int(path.read_text())
 
 
+@dataclass
+class News:
+    """What MLflow is to hear of a trial: that it has begun, what it measured, how it ended. `events` of the driver's."""
+
+    key: str
+    trial: Trial | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    status: str | None = None
+    events: int = 1
+
+    def take(self, later: News) -> bool:
+        """Is this the place for later news of the same trial? Then it goes here."""
+        if self.status is not None or later.trial is not None:
+            return False
+        self.rows.extend(later.rows)
+        self.status, self.events = later.status, self.events + later.events
+        return True
+
+
 class Store:
     """One sweep in one MLflow. Every method may raise whatever MLflow raises; all of them may be repeated."""
 
-    def __init__(self, uri: str | None, out: Path, sweep: str, resolved: str):
+    def __init__(self, uri: str | None, out: Path, sweep: str, resolved: str, *, trials: bool = True):
+        """`trials`: will it be told of trials? Then their runs are looked for."""
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
@@ -109,8 +133,10 @@ class Store:
         self.experiment = self._experiment(sweep, artifacts(out).as_uri() if uri is None else None)
         self.parent = self._parent(sweep, resolved)
         self.children: dict[str, str] = {}  # trial key -> run id
+        self.bare: set[str] = set()  # those that have no params yet
         self.told: dict[str, str] = {}  # trial key -> the end that MLflow knows of
-        self._find_children()
+        if trials:
+            self._find_children()
 
     def _experiment(self, name: str, artifacts: str | None) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -151,9 +177,7 @@ class Store:
         for row in table.to_pylist():
             rows.setdefault(row["trial_key"], []).append(row)
         for key, status in trial_status(table).items():
-            self.start(trial_from_json(rows[key][0]["config_json"]))
-            points += self.rows(key, rows[key])
-            self.end(key, status)
+            points += self.tell(News(key, trial_from_json(rows[key][0]["config_json"]), rows[key], status))
         return len(rows), points
 
     def catch_up(self, table: pa.Table) -> None:
@@ -161,37 +185,41 @@ class Store:
         behind = {key for key, end in trial_status(table).items() if self.told.get(key) != end}
         self.replay(table.filter(pa.array([key in behind for key in table["trial_key"].to_pylist()], pa.bool_())))
 
-    def start(self, trial: Trial) -> None:
-        """The trial's child run, created with its params or reopened."""
-        if trial.key in self.children:
-            self.client.update_run(self.children[trial.key], status="RUNNING")
-            return
-        from mlflow.entities import Param
+    def tell(self, news: News) -> int:
+        """Bring a trial's news to its child run, which is created with its params, or reopened: in as few requests as there
+        can be. Metrics are `<split>/<metric>` at step = epoch. Returns how many points."""
+        from mlflow.entities import Metric, Param, RunTag
 
-        tags = {"mlflow.parentRunId": self.parent, KEY: trial.key, "distvae.config_key": trial.config_key}
-        run = self.client.create_run(self.experiment, start_time=self.zero, tags=tags, run_name=trial.label)
-        params = [Param(k, str(v)[:PARAM_MAX]) for k, v in trial.flat().items()]
-        for at in range(0, len(params), 100):
-            self.client.log_batch(run.info.run_id, params=params[at : at + 100])
-        self.children[trial.key] = run.info.run_id
-
-    def rows(self, key: str, rows: Iterable[dict[str, Any]]) -> int:
-        """Metrics `<split>/<metric>` at step = epoch. Returns how many points."""
-        from mlflow.entities import Metric
-
+        key, params = news.key, []
+        if news.trial is not None:
+            if key not in self.children:
+                tags = {"mlflow.parentRunId": self.parent, KEY: key, "distvae.config_key": news.trial.config_key}
+                run = self.client.create_run(
+                    self.experiment, start_time=self.zero, tags=tags, run_name=news.trial.label
+                )
+                self.children[key] = run.info.run_id
+                self.bare.add(key)
+            elif news.status is None and key not in self.bare:
+                self.client.update_run(self.children[key], status="RUNNING")
+            if key in self.bare:
+                params = [Param(k, str(v)[:PARAM_MAX]) for k, v in news.trial.flat().items()]
         points = [
             Metric(f"{r['split']}/{name}{_at(r)}", float(value), self.zero + int(r["step"]), int(r["epoch"]))
-            for r in rows
+            for r in news.rows
             for name, value in r.items()
             if isinstance(value, int | float) and is_metric(name)
         ]
-        for at in range(0, len(points), 1000):
-            self.client.log_batch(self.children[key], metrics=points[at : at + 1000])
-        return len(points)
-
-    def end(self, key: str, status: str) -> None:
-        self.client.set_tag(self.children[key], STATUS, status)
-        self.client.set_terminated(self.children[key], status=_END[status])
+        tags = [RunTag(STATUS, news.status)] if news.status else []
+        run = self.children[key]
+        while params or points or tags:  # a request takes so many params, and so many of all together
+            now, later = params[:100], params[100:]
+            room = 1000 - len(now) - len(tags)
+            self.client.log_batch(run, metrics=points[:room], params=now, tags=tags)
+            params, points, tags = later, points[room:], []
+        self.bare.discard(key)
+        if news.status:
+            self.client.set_terminated(run, status=_END[news.status])
+        return sum(isinstance(v, int | float) and is_metric(k) for r in news.rows for k, v in r.items())
 
     def pictures(self, paths: Iterable[Path]) -> int:
         """Artifacts `plots/<name>`: of a trial's run if the name has its key, else of the sweep's. Returns how many."""
@@ -213,62 +241,101 @@ class Store:
 
 
 class Tracker:
-    """The queue in front of a `Store`. Its methods return at once and never raise."""
+    """The queue in front of a `Store`. Its methods return at once and never raise. Where MLflow is slower than the sweep,
+    news of a trial that wait are told together; more than `MOST` do not wait, but are left to `sync`."""
 
     def __init__(self, uri: str | None, *, out: Path, sweep: str, resolved: str, log: Callable[[str], None]):
         self._make = lambda: Store(uri, out, sweep, resolved)
         self._out, self._log = out, log
-        self._queue: queue.Queue[tuple[str, tuple[Any, ...]]] = queue.Queue()
+        self._queue: queue.Queue[News | tuple[str, Any]] = queue.Queue()
         self._busy = 0  # events taken from the queue and not delivered
+        self._left_out = 0  # events that found no room,
+        self._unheard: set[str] = set()  # and the trials they were of
         self._away = False  # did the last call fail?
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
 
     def open(self) -> None:
         """Start; what an earlier run committed and MLflow did not get (its driver was killed) goes first."""
-        self._queue.put(("catch_up", (ledger.load(self._out),)))
+        self._queue.put(("catch_up", ledger.load(self._out)))
         self._thread.start()
 
     def start(self, trial: Trial) -> None:
-        self._queue.put(("start", (trial,)))
+        self._put(News(trial.key, trial))
 
     def rows(self, key: str, rows: list[dict[str, Any]]) -> None:
         if rows:
-            self._queue.put(("rows", (key, rows)))
+            self._put(News(key, rows=list(rows)))
 
     def end(self, key: str, status: str) -> None:
-        self._queue.put(("end", (key, status)))
+        self._put(News(key, status=status))
 
     def close(self, timeout_s: float, status: str = "FINISHED") -> int:
         """Deliver what is left for at most `timeout_s`. Returns the number of events that were not."""
-        self._queue.put(("close", (status,)))
+        self._queue.put(("close", status))
         self._closing.set()
+        if self.behind > TOLD_OF and not self._away:
+            self._log(f"MLflow has {self.behind} events to take: waiting for it, at most {timeout_s:.0f} s")
         self._thread.join(min(timeout_s, CLOSE_AWAY_S) if self._away else timeout_s)
-        return self._queue.qsize() + self._busy if self._thread.is_alive() else 0
+        return (self.behind if self._thread.is_alive() else 0) + self._left_out
+
+    @property
+    def behind(self) -> int:
+        """Events that have not been delivered, about."""
+        return self._queue.qsize() + self._busy
+
+    def _put(self, news: News) -> None:
+        if self._queue.qsize() >= MOST or (news.trial is None and news.key in self._unheard):
+            self._unheard.add(news.key)
+            self._left_out += 1
+        else:
+            self._unheard.discard(news.key)
+            self._queue.put(news)
 
     def _run(self) -> None:
         store, failures = None, 0
         while True:
-            name, args = self._queue.get()
-            self._busy = 1
-            while True:
-                try:
-                    store = store or self._make()
-                    getattr(store, name)(*args)
-                    self._away = False
-                    break
-                except Exception as e:
-                    if failures == 0:
-                        self._log(
-                            f"MLflow does not answer ({_short(e)}); training goes on, `distvae sync {self._out}` later"
-                        )
-                    self._away = True
-                    pause = BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)]
-                    failures += 1
-                    time.sleep(min(pause, 1.0) if self._closing.is_set() else pause)
-            self._busy = 0
-            if name == "close":
-                return
+            events = self._next()
+            self._busy = sum(e.events if isinstance(e, News) else 1 for e in events)
+            for event in events:
+                name, arg = ("tell", event) if isinstance(event, News) else event
+                while True:
+                    try:
+                        store = store or self._make()
+                        getattr(store, name)(arg)
+                        self._away = False
+                        break
+                    except Exception as e:
+                        if failures == 0:
+                            self._log(
+                                f"MLflow does not answer ({_short(e)}); training goes on, `distvae sync {self._out}` later"
+                            )
+                        self._away = True
+                        pause = BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)]
+                        failures += 1
+                        time.sleep(min(pause, 1.0) if self._closing.is_set() else pause)
+                self._busy -= event.events if isinstance(event, News) else 1
+                if name == "close":
+                    return
+
+    def _next(self) -> list[News | tuple[str, Any]]:
+        """What waits, or the next that comes; the news of a trial in one."""
+        found: list[News | tuple[str, Any]] = []
+        latest: dict[str, News] = {}
+        event = self._queue.get()
+        while True:
+            if not isinstance(event, News):
+                latest = {}
+                found.append(event)
+            elif event.key not in latest or not latest[event.key].take(event):
+                latest[event.key] = event
+                found.append(event)
+            if len(found) >= AT_ONCE:
+                return found
+            try:
+                event = self._queue.get_nowait()
+            except queue.Empty:
+                return found
 
 
 def sync(out: Path, uri: str | None = None) -> dict[str, Any]:
@@ -306,7 +373,8 @@ def log_pictures(out: Path, paths: Iterable[Path], study: Study | None = None) -
 
             study = load(out / "sweep.yaml")
         uri = study.tracking.uri
-        Store(uri, out, study.name, study.resolved).pictures(paths)
+        paths = list(paths)
+        Store(uri, out, study.name, study.resolved, trials=any(_TRIAL.search(p.stem) for p in paths)).pictures(paths)
     except Exception as e:
         at = uri or store_uri(out)
         return f"MLflow at {at} did not take the pictures ({_short(e)}); `distvae sync {out}` brings them later"

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from distvae.config import loads
 from distvae.results import tracking
-from distvae.results.tracking import Store, Tracker, TrackerError, log_pictures, store_uri, sync
+from distvae.results.tracking import News, Store, Tracker, TrackerError, log_pictures, store_uri, sync
 from distvae.sweeps.plan import write_plan
 
 TEXT = "name: s\nvae: {latent_dim: 2, prior: {type: binarized, r: 0}}\ntrain: {epochs: 2}\nseeds: 3\n"
@@ -79,19 +79,92 @@ def test_live_points_and_replayed_ones_are_the_same_points(out, tmp_path):
 def test_a_retry_reopens_the_run_of_its_trial(out, tmp_path):
     uri = f"sqlite:///{tmp_path / 'retry.db'}"
     store = Store(uri, out, "s", "")
-    store.start(trial(0))
-    store.end(trial(0).key, "failed")
+    store.tell(News(trial(0).key, trial(0)))
+    store.tell(News(trial(0).key, status="failed"))
     again = Store(uri, out, "s", "")
-    again.start(trial(0))
-    again.end(trial(0).key, "finished")
+    again.tell(News(trial(0).key, trial(0)))
+    again.tell(News(trial(0).key, status="finished"))
     _, children = runs(uri)
     assert children[trial(0).key].info.status == "FINISHED"
+
+
+def everything(uri):
+    """All that MLflow holds, by trial, without what names a run or a moment."""
+    _, children = runs(uri)
+    client = MlflowClient(uri)
+    return {
+        key: (
+            run.info.status,
+            run.info.run_name,
+            run.data.params,
+            {k: v for k, v in run.data.tags.items() if k.startswith("distvae")},
+            {m: [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, m)] for m in run.data.metrics},
+        )
+        for key, run in children.items()
+    }
+
+
+def life(t):
+    """A trial that fails, and is run again."""
+    yield "start", t
+    yield "rows", t.key, [measured(1, "test", 1.0, 2.0), measured(1, "valid", 1.0, 2.0)]
+    yield "rows", t.key, [measured(2, "test", 3.0, 2.0)]
+    yield "end", t.key, "failed"
+    yield "start", t
+    yield "rows", t.key, [measured(3, "test", 4.0, 2.0)]
+    yield "end", t.key, "finished"
+
+
+def test_news_that_waited_are_told_together_and_are_the_same(out, tmp_path, monkeypatch):
+    asked = []
+    request = MlflowClient.log_batch
+    monkeypatch.setattr(MlflowClient, "log_batch", lambda *a, **k: asked.append(1) or request(*a, **k))
+    trials = [trial(seed) for seed in range(5, 9)]
+    seen = {}
+    for name in ("one by one", "together"):
+        uri = f"sqlite:///{tmp_path / name.replace(' ', '')}.db"
+        tracker = Tracker(uri, out=tmp_path / "none", sweep="s", resolved="", log=pytest.fail)
+        (tmp_path / "none").mkdir(exist_ok=True)
+        if name == "one by one":
+            tracker.open()
+        before = len(asked)
+        for call, *args in (step for t in trials for step in life(t)):
+            getattr(tracker, call)(*args)
+            while name == "one by one" and tracker.behind:
+                time.sleep(0.005)
+        if name == "together":
+            tracker.open()
+        assert tracker.close(60.0) == 0
+        seen[name] = everything(uri), len(asked) - before
+    assert seen["one by one"][0] == seen["together"][0] and set(seen["together"][0]) == {t.key for t in trials}
+    assert (seen["one by one"][1], seen["together"][1]) == (6 * len(trials), 2 * len(trials))
+
+
+def test_news_that_find_no_room_are_left_to_sync(out, monkeypatch, tmp_path):
+    monkeypatch.setattr(tracking, "MOST", 4)
+    uri = f"sqlite:///{tmp_path / 'small.db'}"
+    tracker = Tracker(uri, out=out, sweep="s", resolved="x: 1", log=pytest.fail)
+    for seed in range(3):
+        tracker.start(trial(seed))
+        tracker.rows(trial(seed).key, [measured(e, "test", e, 9.0) for e in (1, 2)])
+        tracker.end(trial(seed).key, "finished")
+    assert tracker.behind == 4
+    tracker.open()
+    assert tracker.close(60.0) == 5
+    sync(out, uri)
+    assert everything(uri) == everything_after_sync(out, tmp_path)
+
+
+def everything_after_sync(out, tmp_path):
+    uri = f"sqlite:///{tmp_path / 'whole.db'}"
+    sync(out, uri)
+    return everything(uri)
 
 
 def test_a_new_run_brings_what_a_killed_one_committed_and_did_not_tell(out, tmp_path):
     uri = f"sqlite:///{tmp_path / 'behind.db'}"
     store = Store(uri, out, "s", "")
-    store.start(trial(0))  # told of its start, killed before its end; of trial 1 nothing at all
+    store.tell(News(trial(0).key, trial(0)))  # told of its start, killed before its end; of trial 1 nothing at all
     tracker = Tracker(uri, out=out, sweep="s", resolved="", log=pytest.fail)
     tracker.open()
     assert tracker.close(60.0) == 0
