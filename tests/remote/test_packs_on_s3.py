@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from ledgers import finished, trial
+from ledgers import finished, pack_small, trial
 
 from distvae import files
 from distvae.operate import logs
@@ -15,9 +15,7 @@ SIZE = 4
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    for module in (packs, folded):
-        monkeypatch.setattr(module, "SIZE", SIZE)
-    monkeypatch.setattr(ledger, "MANY", 2 * SIZE)
+    pack_small(monkeypatch, SIZE)
 
 
 def test_packed_damaged_and_mended(out):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from distvae.objectives import Elbo
 from distvae.priors import Binarized
-from distvae.results import ledger, rows
+from distvae.results import ledger, packs, rows
+from distvae.store import folded
 from distvae.trial import Train, Trial
 from distvae.vae import Model
 
@@ -57,3 +58,10 @@ def finished(out: Path, trial: Trial, rate: float, distortion: float, valid: flo
         for split, d in (("valid", -bound - rate), ("test", distortion))
     ]
     return commit(out, trial, passes)
+
+
+def pack_small(monkeypatch, size: int) -> None:
+    """Packs and zips of `size`, made when twice as many files lie side by side."""
+    for module in (packs, folded):
+        monkeypatch.setattr(module, "SIZE", size)
+    monkeypatch.setattr(ledger, "MANY", 2 * size)

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from ledgers import finished, trial
+from ledgers import finished, pack_small, trial
 
 from distvae import files
 from distvae.metrics.metric import Column
 from distvae.operate import logs
-from distvae.results import compaction, ledger, measurements, packs
+from distvae.results import compaction, ledger, measurements
 from distvae.results.measurements import Measurement
 from distvae.store import folded, twice
 
@@ -17,9 +17,7 @@ SIZE = 4
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    for module in (packs, folded):
-        monkeypatch.setattr(module, "SIZE", SIZE)
-    monkeypatch.setattr(ledger, "MANY", 2 * SIZE)
+    pack_small(monkeypatch, SIZE)
 
 
 def measure(out, t, value):

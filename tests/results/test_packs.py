@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from ledgers import commit, finished, measured, trial
+from ledgers import commit, finished, measured, pack_small, trial
 
 from distvae import files
 from distvae.results import ledger, packs
@@ -20,9 +20,7 @@ ROWS, SCAN, ENDS = 0, 2, 3  # of `everything`
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Packs of four, made when eight files lie side by side."""
-    monkeypatch.setattr(packs, "SIZE", SIZE)
-    monkeypatch.setattr(ledger, "MANY", 2 * SIZE)
+    pack_small(monkeypatch, SIZE)
 
 
 def some(out, n=20, first=0):
