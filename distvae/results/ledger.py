@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ def history(out: Path, key: str) -> History | None:
     """One trial's record, or None. A row belongs to the first attempt that committed it; damaged files are left to
     `scan`."""
     singles = [table for file in (out / POINTS).glob(f"{key}.*.parquet") if (table := _read(file)) is not None]
-    packed = [_of(table, {key}) for table in packs.holding(out, key)]
+    packed = [_of(table, [key]) for table in packs.holding(out, [key])]
     table = _merged([*packed, *singles])
     if not len(table):
         return None
@@ -190,10 +190,17 @@ def _plain(table: pa.Table) -> pa.Table:
 
 def end(out: Path, key: str, attempt: int) -> Ended | None:
     """How an attempt ended, None if it has not."""
-    file = path(out, key, attempt)
-    table = _read(file) if files.is_remote(file) or file.exists() else None
-    found = [table] if table is not None else [_of(pack, {key}) for pack in packs.holding(out, key)]
-    return next((end for t in found for end in _ends(t) if end.attempt == attempt), None)
+    return ends(out, {key: attempt}).get(key)
+
+
+def ends(out: Path, attempts: Mapping[str, int]) -> dict[str, Ended]:
+    """Trial key -> how this attempt of it ended, of those that have."""
+    remote = files.is_remote(out)
+    places = [path(out, key, attempt) for key, attempt in attempts.items()]
+    singles = files.each(places, lambda file: _read(file) if remote or file.exists() else None, remote=remote)
+    found = [table for table in singles if table is not None]
+    found += [_of(pack, attempts) for pack in packs.holding(out, attempts)]
+    return {end.key: end for table in found for end in _ends(table) if attempts[end.key] == end.attempt}
 
 
 def _singles(out: Path) -> list[Path]:

@@ -38,10 +38,10 @@ def read(pack: Path) -> pa.Table | None:
     return twice.read(pack, _sound)
 
 
-def holding(out: Path, key: str) -> Iterator[pa.Table]:
-    """The packs with rows of a trial, whole."""
+def holding(out: Path, keys: Iterable[str]) -> Iterator[pa.Table]:
+    """The packs with rows of any of these trials, whole."""
     for pack in found(out):
-        if key in _keys(pack):
+        if not _keys(pack).isdisjoint(keys):
             table = read(pack)
             if table is not None:
                 yield table

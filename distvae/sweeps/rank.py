@@ -84,8 +84,8 @@ class Rank:
         self._drop()
         self.members = {m["key"]: m for m in task["members"]}
         self.trials = {key: trial_from_json(m["config_json"]) for key, m in self.members.items()}
-        ends = {key: ledger.end(self.out, key, m["attempt"]) for key, m in self.members.items()}
-        self.ended = {key: end for key, end in ends.items() if end}  # whoever was to hear of it died
+        self.ended = ledger.ends(self.out, {key: m["attempt"] for key, m in self.members.items()})
+        # whoever was to hear of those that have, died
         self.due: dict[str, tuple[str, int]] = {}  # status and epoch of what has ended and is not committed
         self.asked: set[str] = set()  # members that a person stops
         self.raised: dict[str, int] = {}  # exceptions of a member by itself
