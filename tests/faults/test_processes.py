@@ -30,15 +30,23 @@ def test_driver_killed(tmp_path, clean, moment, tell):
     tell(outcome=holds(path, out, then, clean.rows))
 
 
-def kill(sweep, name):
-    """Kill a process of the sweep's Ray, once there is one; it may be too late for that."""
+def named(sweep, name):
+    """A living process of the sweep's Ray."""
+    sweep.look()
+    for p in sweep.family:
+        with contextlib.suppress(psutil.Error):
+            if p.is_running() and p.cmdline() and name in p.cmdline()[0]:
+                return p
+    return None
+
+
+def kill(sweep, name, *, once="ray::"):
+    """Kill a process of the sweep's Ray, once there is one and one called `once`; it may be too late for that."""
     while sweep.process.poll() is None:
-        sweep.look()
-        for p in sweep.family:
-            with contextlib.suppress(psutil.Error):
-                if p.is_running() and p.cmdline() and name in p.cmdline()[0]:
-                    p.kill()
-                    return
+        if named(sweep, once) and (found := named(sweep, name)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.kill()
+                return
         time.sleep(0.05)
     pytest.skip(f"the sweep was over, and its {name} gone")
 
@@ -58,7 +66,9 @@ def test_worker_killed(tmp_path, clean, moment, tell):
 
 
 def test_head_lost(tmp_path, clean, moment, tell):
-    """Ray head loss (its GCS killed)"""
+    """Ray head loss (its GCS killed)
+
+    Once Ray is up: a driver that is registering with it then is ended by Ray's own C++, with exit 1 after a minute."""
 
     def strike(sweep):
         kill(sweep, "gcs_server")
