@@ -94,8 +94,8 @@ def connect(
         except Exception as e:
             ray.shutdown()
             why = str(e).strip().splitlines() or [type(e).__name__]
-            where = f"at {address} " if address else ""
-            raise ClusterError(f"Ray {where}could not be started: {why[0]}; the same command tries again") from e
+            again = "; the same command tries again" if local else ""
+            raise ClusterError(f"Ray {f'at {address} ' if address else ''}could not be started: {why[0]}{again}") from e
         try:
             has = ray.cluster_resources()
             yield Cluster(local, Path(temp) / "tune", has.get("CPU", 1.0), has.get("GPU", 0.0))
