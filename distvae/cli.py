@@ -447,7 +447,9 @@ def interrupt(signum: int, frame: object) -> None:
     """The first Ctrl-C or SIGTERM ends what is being done, in order; another one at once."""
     for s in (signal.SIGINT, signal.SIGTERM):
         signal.signal(s, lambda signum, frame: os._exit(130))
-    raise KeyboardInterrupt
+    raise SystemExit(
+        130
+    )  # a KeyboardInterrupt that goes through an `exec` of text, as in `dataclass`, ends as signal 2
 
 
 def show(text: str) -> None:
