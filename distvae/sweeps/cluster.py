@@ -101,7 +101,25 @@ def connect(
             yield Cluster(local, Path(temp) / "tune", has.get("CPU", 1.0), has.get("GPU", 0.0))
         finally:
             gc.collect()  # a reference to an object of Ray that is freed after its shutdown ends the process
-            ray.shutdown()
+            _shutdown()
+
+
+def _shutdown() -> None:
+    """Ray's. Its C++, as it ends, takes the handler of SIGTERM away: it is set again, before Ray waits for its processes."""
+    import ray
+    from ray._private import worker
+
+    def sigterm() -> None:
+        ours = signal.getsignal(signal.SIGTERM)
+        if ours is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
+
+    node = worker._global_node
+    if node is not None:
+        kill = node.kill_all_processes
+        node.kill_all_processes = lambda *args, **how: (sigterm(), kill(*args, **how))
+    ray.shutdown()
+    sigterm()
 
 
 @contextmanager
