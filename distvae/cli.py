@@ -447,7 +447,8 @@ def interrupt(signum: int, frame: object) -> None:
     """The first Ctrl-C or SIGTERM ends what is being done, in order; another one at once."""
     for s in (signal.SIGINT, signal.SIGTERM):
         signal.signal(s, lambda signum, frame: os._exit(130))
-    raise KeyboardInterrupt
+    # Not KeyboardInterrupt: Python ends one that went through an `exec` of text, as in `dataclass`, as by signal 2.
+    raise SystemExit(130)
 
 
 def show(text: str) -> None:

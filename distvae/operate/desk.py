@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DRAINING = "running trials save and stop"
 NOT_TRAINING = "is not being trained now"
+INTERRUPTED = "interrupted by Ctrl-C or a signal; the same command goes on (exit code 130)"
 
 
 class Desk:
@@ -56,7 +57,8 @@ class Desk:
         self._wake.set()
         self._thread.join(timeout=10)
         if e is not None:
-            self._over = {"exit_code": _code(e), "why": str(e) or type(e).__name__}
+            code = _code(e)
+            self._over = {"exit_code": code, "why": INTERRUPTED if code == 130 else str(e) or type(e).__name__}
         self.phase, self.ended = "ended", self._over
         self.beat()
 
@@ -160,6 +162,6 @@ class Desk:
 def _code(e: BaseException) -> int:
     from distvae.cli import exit_code
 
-    if isinstance(e, KeyboardInterrupt):
+    if isinstance(e, KeyboardInterrupt) or (isinstance(e, SystemExit) and e.code == 130):
         return 130
     return (exit_code(e) if isinstance(e, Exception) else None) or 1

@@ -15,14 +15,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from distvae.study import Resources
-from distvae.sweeps import reach
+from distvae.sweeps import head, reach
 from distvae.sweeps.reaper import TOKEN_PATH
 
 
@@ -55,9 +55,15 @@ class ClusterError(Exception):
 
 
 @contextmanager
-def connect(address: str | None, cpus: int | None = None, env: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+def connect(
+    address: str | None,
+    cpus: int | None = None,
+    env: Mapping[str, str] | None = None,
+    lost: Callable[[str], None] = lambda why: None,
+) -> Iterator[Cluster]:
     """Ray, initialised; a local cluster of our own (with `cpus` cores of the machine's) unless `address` names one that
-    runs, whose workers get the environment variables `env` (those of our own cluster inherit them)."""
+    runs, whose workers get the environment variables `env` (those of our own cluster inherit them). `lost(why)` is called
+    if our own dies as it starts: Ray waits a minute then, and ends this process."""
     os.environ.update(_QUIET)
     local = address in (None, "local")
     temp = tempfile.mkdtemp(prefix="dv-", dir="/tmp" if os.path.isdir("/tmp") else None)  # socket paths are short
@@ -71,7 +77,7 @@ def connect(address: str | None, cpus: int | None = None, env: Mapping[str, str]
         common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         try:
             if local:
-                with _our_sigterm():
+                with _our_sigterm(), head.starting(lost):
                     ray.init(
                         address="local",
                         num_cpus=cpus or cores(),
@@ -88,13 +94,32 @@ def connect(address: str | None, cpus: int | None = None, env: Mapping[str, str]
         except Exception as e:
             ray.shutdown()
             why = str(e).strip().splitlines() or [type(e).__name__]
-            raise ClusterError(f"Ray {f'at {address} ' if address else ''}could not be started: {why[0]}") from e
+            again = "; the same command tries again" if local else ""
+            raise ClusterError(f"Ray {f'at {address} ' if address else ''}could not be started: {why[0]}{again}") from e
         try:
             has = ray.cluster_resources()
             yield Cluster(local, Path(temp) / "tune", has.get("CPU", 1.0), has.get("GPU", 0.0))
         finally:
             gc.collect()  # a reference to an object of Ray that is freed after its shutdown ends the process
-            ray.shutdown()
+            _shutdown()
+
+
+def _shutdown() -> None:
+    """Ray's. Its C++, as it ends, takes the handler of SIGTERM away: it is set again, before Ray waits for its processes."""
+    import ray
+    from ray._private import worker
+
+    def sigterm() -> None:
+        ours = signal.getsignal(signal.SIGTERM)
+        if ours is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
+
+    node = getattr(worker, "_global_node", None)  # Ray's own: where a version has none, nothing is lost but this
+    if hasattr(node, "kill_all_processes"):
+        kill = node.kill_all_processes
+        node.kill_all_processes = lambda *args, **how: (sigterm(), kill(*args, **how))
+    ray.shutdown()
+    sigterm()
 
 
 @contextmanager

@@ -52,7 +52,7 @@ class Driver:
                 with (
                     self._signals(),
                     ray_log.apart(self.out, self.say) as noise,
-                    cluster.connect(self.address, self._cpus(), env=self._environment()) as ray,
+                    cluster.connect(self.address, self._cpus(), env=self._environment(), lost=self._headless) as ray,
                 ):
                     noise.listen()
                     with head.watched(ray.local, self._headless):

@@ -6,8 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from driver import Sweep
-from faulted import before, cannot, config, holds, same_command_again, strike_after
+from faulted import before, cannot, config, holds, running, same_command_again
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -43,9 +42,7 @@ def fill(folder: Path) -> Path:
 def test_disk_full(tmp_path, small, clean, moment, tell):
     """disk full"""
     path, out = config(tmp_path), small / "out"
-    with Sweep(path, out, log=tmp_path / "sweep.stderr") as sweep:
-        if not strike_after(sweep, moment, clean.took):
-            pytest.skip(f"it was over before {moment:.2f} of {clean.took:.0f} s")
+    with running(path, out, moment, clean, log=tmp_path / "sweep.stderr") as sweep:
         then = before(out)
         ballast = fill(small)
         code = sweep.end(timeout=240)

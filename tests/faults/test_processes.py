@@ -6,18 +6,15 @@ import time
 
 import psutil
 import pytest
-from driver import Sweep
-from faulted import before, config, contents, holds, same_command_again, strike_after
+from faulted import before, config, contents, holds, running, same_command_again
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def struck(tmp_path, clean, moment, strike, *, again=0):
+def struck(tmp_path, clean, moment, strike):
     """A sweep, `strike(sweep)` at the moment, its exit code, and what had been saved then."""
     path, out = config(tmp_path), tmp_path / "out"
-    with Sweep(path, out) as sweep:
-        if not strike_after(sweep, moment, clean.took):
-            pytest.skip(f"it was over before {moment:.2f} of {clean.took:.0f} s")
+    with running(path, out, moment, clean) as sweep:
         then = before(out)
         code = strike(sweep)
         assert sweep.all_gone(), sweep.survivors()
@@ -33,15 +30,23 @@ def test_driver_killed(tmp_path, clean, moment, tell):
     tell(outcome=holds(path, out, then, clean.rows))
 
 
-def kill(sweep, name):
-    """Kill a process of the sweep's Ray, once there is one; it may be too late for that."""
+def named(sweep, name):
+    """A living process of the sweep's Ray."""
+    sweep.look()
+    for p in sweep.family:
+        with contextlib.suppress(psutil.Error):
+            if p.is_running() and p.cmdline() and name in p.cmdline()[0]:
+                return p
+    return None
+
+
+def kill(sweep, name, *, once="ray::"):
+    """Kill a process of the sweep's Ray, once there is one and one called `once`; it may be too late for that."""
     while sweep.process.poll() is None:
-        sweep.look()
-        for p in sweep.family:
-            with contextlib.suppress(psutil.Error):
-                if p.is_running() and p.cmdline() and name in p.cmdline()[0]:
-                    p.kill()
-                    return
+        if named(sweep, once) and (found := named(sweep, name)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.kill()
+                return
         time.sleep(0.05)
     pytest.skip(f"the sweep was over, and its {name} gone")
 
@@ -49,8 +54,7 @@ def kill(sweep, name):
 def test_worker_killed(tmp_path, clean, moment, tell):
     """worker `kill -9`: the sweep itself goes on"""
     path, out = config(tmp_path), tmp_path / "out"
-    with Sweep(path, out) as sweep:
-        strike_after(sweep, moment, clean.took)
+    with running(path, out, moment, clean) as sweep:
         kill(sweep, "ray::Rank")
         then = before(out)
         assert sweep.end(timeout=240) == 0, sweep.text()
@@ -62,7 +66,9 @@ def test_worker_killed(tmp_path, clean, moment, tell):
 
 
 def test_head_lost(tmp_path, clean, moment, tell):
-    """Ray head loss (its GCS killed)"""
+    """Ray head loss (its GCS killed)
+
+    Once Ray is up: a driver that is registering with it then is ended by Ray's own C++, with exit 1 after a minute."""
 
     def strike(sweep):
         kill(sweep, "gcs_server")
@@ -73,6 +79,9 @@ def test_head_lost(tmp_path, clean, moment, tell):
     assert "Ray" in said and "same command" in said and "Traceback" not in said
     same_command_again(path, out)
     tell(outcome=f"exit 4; {holds(path, out, then, clean.rows)}")
+
+
+test_worker_killed.between = test_head_lost.between = 0.05, 0.8  # in the end there is no Ray to lose
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])

@@ -7,7 +7,7 @@ import pytest
 from lives import Clock, desk
 
 from distvae.operate import record, requests
-from distvae.operate.desk import DRAINING, NOT_TRAINING
+from distvae.operate.desk import DRAINING, INTERRUPTED, NOT_TRAINING
 from distvae.operate.pulse import Pulse
 
 
@@ -104,12 +104,12 @@ def test_the_record_says_what_a_person_wants_to_know(tmp_path):
     assert found["owner"]["pid"] and found["owner"]["host"] and found["ended"] is None and len(text) < 4000
 
 
-@pytest.mark.parametrize("e, code", [(KeyboardInterrupt(), 130), (ValueError("bad"), 1)])
+@pytest.mark.parametrize("e, code", [(KeyboardInterrupt(), 130), (SystemExit(130), 130), (ValueError("bad"), 1)])
 def test_an_exception_is_an_end_too(tmp_path, e, code):
     with pytest.raises(type(e)), desk(tmp_path):
         raise e
     ended = record.read(tmp_path)["ended"]
-    assert ended["exit_code"] == code and ended["why"] in ("bad", "KeyboardInterrupt")
+    assert ended["exit_code"] == code and ended["why"] == (INTERRUPTED if code == 130 else "bad")
 
 
 def test_an_error_a_user_can_mend_keeps_its_exit_code(tmp_path):
