@@ -115,7 +115,7 @@ def _shutdown() -> None:
             signal.signal(signal.SIGTERM, ours)
 
     node = getattr(worker, "_global_node", None)  # Ray's own: where a version has none, nothing is lost but this
-    if hasattr(node, "kill_all_processes"):
+    if node is not None and hasattr(node, "kill_all_processes"):
         kill = node.kill_all_processes
         node.kill_all_processes = lambda *args, **how: (sigterm(), kill(*args, **how))
     ray.shutdown()
