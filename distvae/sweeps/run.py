@@ -529,6 +529,8 @@ class _Driver:
         if isinstance(why, OutLockedError):
             self.hold.lose(str(why))
         elif not self.outcome.unwritten:
+            if files.is_remote(self.out):
+                s3.give_up()
             stays = "" if "what is committed stays" in str(why) else " (what is committed stays)"
             self.outcome.unwritten = f"{why}{stays}"
             self.say(f"{why}{stays}; stopping")
