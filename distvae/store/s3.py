@@ -20,7 +20,7 @@ from distvae.store.errors import BucketError, StoreError
 # what a sweep has still to write then must not cost it a minute each, one after the other.
 FIRST_S = 10.0  # nobody has answered yet: an address that is wrong
 PATIENCE_S = 60.0  # S3 that was there
-CONNECT_S, READ_S = 5, 10  # of one attempt
+CONNECT_S, READ_S, AWAY_S = 5, 10, 3  # of one attempt: for the connection, for the answer, for either once S3 is away
 LARGE = 64 * 2**20  # bytes from which a file goes up in parts
 GONE = ("404", "NoSuchKey", "NotFound")
 TAKEN = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
@@ -56,11 +56,11 @@ def _answered() -> None:
 
 def client() -> Any:
     """boto3's client: safe in threads, made anew after a fork or when the environment says something else."""
-    return _client(os.getpid(), tuple(sorted(environment().items())))
+    return _client(os.getpid(), tuple(sorted(environment().items())), away=not _patience)
 
 
-@lru_cache(1)
-def _client(pid: int, told: tuple[tuple[str, str], ...]) -> Any:
+@lru_cache(2)
+def _client(pid: int, told: tuple[tuple[str, str], ...], *, away: bool) -> Any:
     try:
         import boto3
         from botocore.config import Config
@@ -70,8 +70,8 @@ def _client(pid: int, told: tuple[tuple[str, str], ...]) -> Any:
     own = any(name.startswith("AWS_ENDPOINT_URL") for name, _ in told)
     settings: dict[str, Any] = {
         "retries": {"total_max_attempts": 1, "mode": "standard"},
-        "connect_timeout": CONNECT_S,
-        "read_timeout": READ_S,
+        "connect_timeout": AWAY_S if away else CONNECT_S,
+        "read_timeout": AWAY_S if away else READ_S,
         "max_pool_connections": 40,
     }
     if own:  # many servers know no host name for each bucket, nor AWS's newer checksums

@@ -303,6 +303,7 @@ def test_s3_that_answers_nothing_is_waited_for_once(out, monkeypatch):
     from distvae.store import s3
 
     monkeypatch.setattr(s3, "READ_S", 0.2)
+    monkeypatch.setattr(s3, "AWAY_S", 0.2)
     monkeypatch.setattr(s3, "PATIENCE_S", 2.0)
     s3._client.cache_clear()
     put(out / "a")
