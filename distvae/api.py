@@ -17,7 +17,7 @@ from distvae.results.provenance import git_sha
 from distvae.study import Study
 from distvae.sweeps.lock import hold_out
 from distvae.sweeps.plan import check_out
-from distvae.sweeps.run import remaining
+from distvae.sweeps.remaining import remaining
 from distvae.training import checkpoint
 from distvae.training.loop import Runner
 from distvae.trial import Trial
@@ -25,7 +25,7 @@ from distvae.vae import Vae
 
 if TYPE_CHECKING:
     from distvae.metrics.menu import Metric
-    from distvae.sweeps.run import Outcome
+    from distvae.sweeps.outcome import Outcome
 
 SPLITS = ("train", "valid", "test")
 

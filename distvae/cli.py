@@ -6,6 +6,8 @@ Ctrl-C. Nothing heavy is imported before a command needs it: `distvae --help` an
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -64,6 +66,8 @@ def go(config: Path, out: Path, sets: Sequence[str], address: str | None, *, det
     """Run the sweep of a config, here or in the background; exits."""
     if detach:
         background(config, out, sets, address)
+    signal.signal(signal.SIGINT, interrupt)  # before the training and after it; `sweeps.driver` drains
+    signal.signal(signal.SIGTERM, interrupt)
     began = time.time()
     from distvae.config import load
     from distvae.operate.console import Told
@@ -437,6 +441,13 @@ def emit(data: Any) -> None:
 
 def say(text: str) -> None:
     err.print(text, markup=False)
+
+
+def interrupt(signum: int, frame: object) -> None:
+    """The first Ctrl-C or SIGTERM ends what is being done, in order; another one at once."""
+    for s in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(s, lambda signum, frame: os._exit(130))
+    raise KeyboardInterrupt
 
 
 def show(text: str) -> None:

@@ -80,9 +80,9 @@ def remove(path: Path) -> None:
         local.remove(path)
 
 
-def source(path: Path) -> Any:
-    """What a reader of Parquet can seek in."""
-    return BytesIO(path.read_bytes()) if is_remote(path) else path
+def source(path: Any) -> Any:
+    """What a reader of Parquet can seek in, of a path or of what has its `read_bytes`."""
+    return path if isinstance(path, Path) else BytesIO(path.read_bytes())
 
 
 def each(paths: Iterable[T], read: Callable[[T], U], *, remote: bool) -> Iterable[U]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from distvae import files
 from distvae.operate import kept, look
 from distvae.operate.pulse import LOOK_S, Pulse
 from distvae.results import ledger
+from distvae.store import folded
 
 SHOWN = ("rate_nats", "distortion_nats", "elbo_nats", "objective")
 
@@ -33,9 +35,56 @@ def events(text: str) -> list[dict[str, Any]]:
     return found
 
 
+def texts(out: Path, keys: Collection[str]) -> dict[str, str]:
+    """The logs of these trials, also where logs have been folded into zips; one that is not there is empty. Single
+    files first: one that goes while we look has been folded. What is damaged has no lines: no number comes from a log."""
+    single = dict(
+        zip(keys, files.each([path(out, key) for key in keys], _bytes, remote=files.is_remote(out)), strict=True)
+    )
+    pieces: dict[str, list[bytes]] = {key: [] for key in keys}
+    for member in folded.members(out / "logs"):
+        if (key := member.name.removesuffix(".jsonl")) in pieces:
+            _add(pieces[key], _bytes(member))
+    for key in keys:
+        _add(pieces[key], single[key])
+    return {key: b"".join(pieces[key]).decode(errors="replace") for key in keys}
+
+
+def _add(pieces: list[bytes], piece: bytes) -> None:
+    """One that begins with the last is that, read later: who folds may die before the file goes."""
+    if pieces and piece.startswith(pieces[-1]):
+        pieces.pop()
+    if piece:
+        pieces.append(piece)
+
+
+def text(out: Path, key: str) -> str:
+    """One trial's."""
+    return texts(out, [key])[key]
+
+
+def _bytes(file: Path | folded.Member) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+def check(out: Path, *, mend: bool) -> list[str]:
+    """A line for each zip of logs that is damaged; with `mend`, for the owner of OUT, it is mended."""
+    return folded.check(out, out / "logs", mend=mend, lost="no number was in them")
+
+
+def fold(out: Path, keys: Collection[str], least: int) -> int:
+    """Fold the logs of these trials into zips if there are at least so many; nobody is writing them. Returns how many
+    went."""
+    folder = out / "logs"
+    found = sorted(f for f in folder.glob("*.jsonl") if f.stem in keys) if folder.is_dir() else []
+    return folded.fold(folder, found, least)
+
+
 def _read(out: Path, key: str) -> list[dict[str, Any]]:
-    file = path(out, key)
-    return events(file.read_bytes().decode(errors="replace")) if file.exists() else []
+    return events(text(out, key))
 
 
 def words(event: dict[str, Any]) -> str:

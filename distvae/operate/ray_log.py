@@ -84,7 +84,7 @@ class _Handler(logging.Handler):
 
 
 class Sorted(io.TextIOBase):
-    """Standard error without what Ray's threads print: they go by `ray_...`."""
+    """Standard error, or output, without what Ray's threads print: they go by `ray_...`."""
 
     def __init__(self, terminal: TextIO, noise: Noise):
         self.terminal, self.noise = terminal, noise
@@ -112,7 +112,8 @@ class Sorted(io.TextIOBase):
 @contextmanager
 def apart(out: Path, say: Callable[[str], None]) -> Iterator[Noise]:
     """While Ray runs: descriptor 2, which its processes inherit, is a file; `sys.stderr` is the terminal still. Only where
-    `sys.stderr` is that descriptor: one that somebody replaced is theirs."""
+    `sys.stderr` is that descriptor: one that somebody replaced is theirs. What its raylets complain of, Ray prints to
+    `sys.stdout`."""
     noise = Noise(out, say)
     try:
         with _descriptor(noise) if _is_ours() else contextlib.nullcontext():
@@ -134,7 +135,7 @@ def _descriptor(noise: Noise) -> Iterator[None]:
     ours.flush()
     saved = os.dup(2)
     terminal = os.fdopen(os.dup(saved), "w", buffering=1, encoding=ours.encoding, errors="backslashreplace")
-    with _file(noise.out) as kept:
+    with _file(noise.out) as kept, contextlib.redirect_stdout(Sorted(sys.stdout, noise)):
         os.dup2(kept.fileno(), 2)
         sys.stderr = Sorted(terminal, noise)
         try:

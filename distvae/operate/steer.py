@@ -77,7 +77,7 @@ def _ask(out: Path, what: str, keys: Sequence[str] = ()) -> dict[str, Any] | Non
 def _stop_here(out: Path, keys: Sequence[str]) -> dict[str, str]:
     from distvae.results.provenance import git_sha
     from distvae.sweeps.rank import log
-    from distvae.sweeps.run import is_over
+    from distvae.sweeps.remaining import is_over
 
     told = {}
     with hold_out(out):

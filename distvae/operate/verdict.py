@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Ending(Protocol):
-    """What the verdict is of (`sweeps.run.Outcome`)."""
+    """What the verdict is of (`sweeps.outcome.Outcome`)."""
 
     planned: int
     interrupted: bool

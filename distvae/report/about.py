@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections import Counter
@@ -13,16 +12,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from distvae import __version__, files
+from distvae import __version__
+from distvae.operate import logs
 from distvae.results.provenance import git_sha
 
-LOG_TAIL = 1 << 16  # bytes of a log's end that are looked at
+LOG_TAIL = 1 << 16  # characters of a log's end that are looked at
 CREATED = ".created_ms"
 
 
 def about(out: Path, curve: pa.Table, status: Mapping[str, str]) -> dict[str, Any]:
-    logs = [out / "logs" / f"{key}.jsonl" for key in status]
-    ends = dict(zip(status, files.each(logs, _last_event, remote=files.is_remote(out)), strict=True))
+    ends = {key: _last_event(text) for key, text in logs.texts(out, status).items()}
     walls: dict[str, float] = {}
     for key, wall in zip(curve["trial_key"].to_pylist(), curve["wall_s"].to_pylist(), strict=True):
         walls[key] = max(walls.get(key, 0.0), wall or 0.0)
@@ -75,22 +74,9 @@ def _created(out: Path) -> float | None:
         return None
 
 
-def _last_event(log: Path) -> dict[str, Any]:
+def _last_event(log: str) -> dict[str, Any]:
     """The last line of a trial's log that can be read; {} if there is none."""
-    try:
-        with log.open("rb") as f:
-            f.seek(max(0, f.seek(0, 2) - LOG_TAIL))
-            lines = f.read().splitlines()
-    except OSError:
-        return {}
-    for line in reversed(lines):
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
-            return event
-    return {}
+    return next(reversed(logs.events(log[-LOG_TAIL:])), {})
 
 
 def _error(event: Mapping[str, Any]) -> str | None:

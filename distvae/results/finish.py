@@ -18,7 +18,7 @@ from distvae.results import curves, ledger, tracking
 from distvae.results.families import varied_choices
 from distvae.store.errors import UnwrittenError
 from distvae.study import Study
-from distvae.sweeps.run import Outcome
+from distvae.sweeps.outcome import Outcome
 from distvae.trial import flatten
 
 ROWS = 15  # longer frontiers are shown by their lower hull

@@ -1,8 +1,9 @@
 """The ledger: OUT/points/<trial_key>.<attempt>.parquet, one file per ended attempt, the system of record.
 
-A file appears whole and never changes: the commit creates it, and of several that try to one succeeds. Pages carry checksums, verified on every read: a flipped
-byte or a truncated file is moved to OUT/quarantine and its trial run again, never read in silence. Readers merge
-attempts: a row belongs to the first attempt that committed it."""
+A file appears whole and never changes: the commit creates it, and of several that try to one succeeds. Pages carry
+checksums, verified on every read: a flipped byte or a truncated file is moved to OUT/quarantine and its trial run again,
+never read in silence. Readers merge attempts: a row belongs to the first attempt that committed it. Where there are many,
+files move together into packs (`packs.py`): rows stay, byte for byte the same values, files do not."""
 
 from __future__ import annotations
 
@@ -13,17 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from distvae import files
 from distvae.files import replacing
-from distvae.results import measurements
+from distvae.results import measurements, packs, rowfile
+from distvae.results.packs import POINTS
+from distvae.results.rowfile import write
 from distvae.results.schema import SCHEMA
+from distvae.store import twice
+from distvae.store.twice import QUARANTINE
 
-POINTS, QUARANTINE = "points", "quarantine"
+MANY = 2 * packs.SIZE  # files of single attempts that may lie side by side
 _NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.parquet")
+_ORDER = ("trial_key", "epoch", "split", "point")
 
 
 @dataclass(frozen=True)
@@ -73,78 +81,95 @@ def commit(out: Path, table: pa.Table) -> Path:
     raise FileExistsError(f"{target}: is made anew, damaged, as often as it is set aside")
 
 
-def write(table: pa.Table, target: Path) -> Path:
-    """A Parquet file, whole or not at all, with page checksums."""
-    with replacing(target) as f:
-        pq.write_table(table, f, write_page_checksum=True)
-    return target
-
-
 def scan(out: Path, *, mend: bool = True) -> tuple[dict[str, Ended], list[str]]:
     """(what has ended, by trial key; one line per damaged file). With `mend`, for the owner of OUT, damaged files are
     moved to quarantine and temp files of dead writers removed."""
-    ended: dict[str, Ended] = {}
-    damaged = []
     if mend:
         files.guard(out)
-        for stale in (out / POINTS).glob(".*.tmp"):
+        for stale in (p for folder in (out / POINTS, out / twice.SPARE / POINTS) for p in folder.glob(".*.tmp")):
             files.remove(stale)
+    ended: dict[str, Ended] = {}
+    damaged = packs.check(out, mend=mend)
     for file, table in _files(out):
-        if table is None:
-            if not mend:
-                damaged.append(f"{file} is damaged: the next sweep sets it aside and runs its trial again")
-                continue
-            damaged.append(f"{file} is damaged: moved to {_set_aside(out, file)}, its trial is run again")
-            continue
-        key, attempt = _identity(file)
-        before = ended.get(key)
-        epoch = max([before.epoch if before else 0, *(e or 0 for e in table["epoch"].to_pylist())])
-        status = table["status"][0].as_py()
-        if before is None or attempt > before.attempt:
-            ended[key] = Ended(key, status, attempt, epoch)
+        if table is not None:
+            for end in _ends(table):
+                before = ended.get(end.key, end)
+                latest = end if end.attempt >= before.attempt else before
+                ended[end.key] = Ended(end.key, latest.status, latest.attempt, max(before.epoch, end.epoch))
+        elif not mend:
+            damaged.append(f"{file} is damaged: the next sweep sets it aside and runs its trial again")
         else:
-            ended[key] = Ended(key, before.status, before.attempt, epoch)
+            damaged.append(f"{file} is damaged: moved to {_set_aside(out, file)}, its trial is run again")
     return ended, damaged
+
+
+def compact(out: Path, over: Collection[str] | None = None) -> int:
+    """Move files of single attempts into packs, if there are `MANY`; of the trials `over` alone, whose groups are over, or
+    of all if nothing runs. Returns how many went. For the owner of OUT, after a `scan`. Raises UnwrittenError."""
+    singles = [
+        f for f in _singles(out) if _NAME.fullmatch(f.name) and (over is None or f.name.partition(".")[0] in over)
+    ]
+    if len(singles) < MANY:
+        return 0
+    packed = {a for pack in packs.found(out) if (t := packs.read(pack)) is not None for a in rowfile.attempts(t)}
+    twice = [file for file in singles if _identity(file) in packed]  # somebody died between packing and removing
+    packs.drop(out, twice)
+    left = sorted(set(singles) - set(twice))
+    gone = len(twice)
+    for i in range(0, len(left) - packs.SIZE + 1, packs.SIZE):
+        some = left[i : i + packs.SIZE]
+        rows = zip(some, files.each(some, _read, remote=files.is_remote(out)), strict=True)
+        sound = [(file, table) for file, table in rows if table is not None]
+        if sound:
+            packs.gather(out, sound)
+        gone += len(sound)
+    return gone
 
 
 def history(out: Path, key: str) -> History | None:
     """One trial's record, or None. A row belongs to the first attempt that committed it; damaged files are left to
     `scan`."""
-    read = ((file, _read(file)) for file in (out / POINTS).glob(f"{key}.*.parquet"))
-    found = [(_identity(file)[1], table) for file, table in read if table is not None]
-    merged: dict[tuple[int, str, int], dict[str, Any]] = {}
-    status = None
-    for _, table in sorted(found, key=lambda item: item[0]):
-        status = table["status"][0].as_py()
-        for row in table.drop_columns(["config_json"]).to_pylist():
-            if row["n_examples"]:
-                merged.setdefault((row["epoch"], row["split"], row["point"]), row)
-    return None if status is None else History(status, list(merged.values()))
+    singles = [table for file in (out / POINTS).glob(f"{key}.*.parquet") if (table := _read(file)) is not None]
+    packed = [_of(table, {key}) for table in packs.holding(out, key)]
+    table = _merged([*packed, *singles])
+    if not len(table):
+        return None
+    status = max(_ends(pa.concat_tables([*packed, *singles])), key=lambda end: end.attempt).status
+    return History(status, [r for r in table.drop_columns(["config_json"]).to_pylist() if r["n_examples"]])
 
 
 def load(out: Path, keys: Collection[str] | None = None) -> pa.Table:
     """Every sound committed row (of the trials `keys`), merged over attempts, ordered by (trial_key, epoch, split,
     point), with what was measured later joined. Reads only; damaged files are left to `scan`."""
-    found = sorted(((_identity(f), t) for f, t in _files(out, keys) if t is not None), key=lambda item: item[0])
-    seen: set[tuple[str, int, str, int]] = set()
-    kept = []
-    measured = {key for (key, _), t in found if t["n_examples"].to_pylist()[0]}
-    for (key, _), t in found:
-        keep = []
-        ids = zip(*(t[c].to_pylist() for c in ("epoch", "split", "point", "n_examples")), strict=True)
-        for epoch, split, point, n in ids:
-            new = (key, epoch, split, point) not in seen
-            keep.append(new and (bool(n) or key not in measured))
-            seen.add((key, epoch, split, point))
-        kept.append(t.filter(pa.array(keep)))
-    table = pa.concat_tables(kept) if kept else SCHEMA.empty_table()
-    if not len(table):
+    singles, packed = [], []
+    for file, table in _files(out, keys):
+        if table is not None:
+            (packed if packs.NAME.fullmatch(file.name) else singles).append(table)
+    table = _merged([*packed, *singles])
+    return measurements.join(out, table) if len(table) else SCHEMA.empty_table()
+
+
+def _merged(tables: list[pa.Table]) -> pa.Table:
+    """The rows in order. Of several at one place that of the first attempt is kept, of one attempt's that of the first
+    table; the placeholder of an attempt without a number goes once the trial has numbers."""
+    if not tables:
         return SCHEMA.empty_table()
-    order = [(c, "ascending") for c in ("trial_key", "epoch", "split", "point")]
-    ordered = _plain(table.select([c for c, _ in order]).append_column("row", pa.array(range(len(table))))).sort_by(
-        order
-    )
-    return measurements.join(out, table.take(ordered["row"]).unify_dictionaries())
+    table = pa.concat_tables(tables)
+    key, split = rowfile.ranks(table["trial_key"]), rowfile.ranks(table["split"])
+    epoch, point, attempt, n = (table[c].to_numpy() for c in ("epoch", "point", "attempt", "n_examples"))
+    order = np.lexsort((attempt, point, split, epoch, key))
+    place = np.stack([key, epoch, split, point])[:, order]
+    first = np.append(True, (place[:, 1:] != place[:, :-1]).any(0))
+    real = n[order] > 0
+    has_numbers = np.isin(place[0], place[0][real])
+    return table.take(order[first & (real | ~has_numbers)]).unify_dictionaries()
+
+
+def _ends(table: pa.Table) -> list[Ended]:
+    """How the attempts in a table ended."""
+    found = _plain(table.select(["trial_key", "attempt", "epoch", "status"])).group_by(["trial_key", "attempt"])
+    told = found.aggregate([("epoch", "max"), ("status", "max")]).to_pylist()  # an attempt's rows have one status
+    return [Ended(r["trial_key"], r["status_max"], r["attempt"], r["epoch_max"]) for r in told]
 
 
 def export(out: Path, fmt: str = "parquet", to: Path | None = None) -> Path:
@@ -167,18 +192,33 @@ def end(out: Path, key: str, attempt: int) -> Ended | None:
     """How an attempt ended, None if it has not."""
     file = path(out, key, attempt)
     table = _read(file) if files.is_remote(file) or file.exists() else None
-    return None if table is None else Ended(key, table["status"][0].as_py(), attempt, max(table["epoch"].to_pylist()))
+    found = [table] if table is not None else [_of(pack, {key}) for pack in packs.holding(out, key)]
+    return next((end for t in found for end in _ends(t) if end.attempt == attempt), None)
+
+
+def _singles(out: Path) -> list[Path]:
+    """What lies in points/ and is no pack."""
+    folder = out / POINTS
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [f for f in found if not f.name.startswith(".") and not packs.NAME.fullmatch(f.name)]
 
 
 def _files(out: Path, keys: Collection[str] | None = None) -> Iterator[tuple[Path, pa.Table | None]]:
-    """(file, its rows or None if it is damaged) of the ledger."""
-    folder = out / POINTS
-    found = [
-        file
-        for file in (sorted(folder.iterdir()) if folder.is_dir() else ())
-        if not file.name.startswith(".") and (keys is None or file.name.partition(".")[0] in keys)
-    ]
-    yield from zip(found, files.each(found, _read, remote=files.is_remote(out)), strict=True)
+    """(file, its rows or None if it is damaged) of the ledger, then of its packs, without those that `packs.check` tells
+    of. A file that goes while we look has gone into a pack."""
+    remote = files.is_remote(out)
+    found = [f for f in _singles(out) if keys is None or f.name.partition(".")[0] in keys]
+    for file, table in zip(found, files.each(found, _read, remote=remote), strict=True):
+        if table is not None or file.is_symlink() or file.exists():
+            yield file, table
+    found = packs.found(out)
+    for file, table in zip(found, files.each(found, packs.read, remote=remote), strict=True):
+        if table is not None:
+            yield file, table if keys is None else _of(table, keys)
+
+
+def _of(table: pa.Table, keys: Collection[str]) -> pa.Table:
+    return table.filter(pc.field("trial_key").cast(pa.string()).isin(sorted(keys)))
 
 
 def _set_aside(out: Path, file: Path) -> Path:
@@ -189,28 +229,8 @@ def _set_aside(out: Path, file: Path) -> Path:
 
 
 def _read(file: Path) -> pa.Table | None:
-    match = _NAME.fullmatch(file.name)
-    if match is None or file.is_symlink():
-        return None
-    try:
-        table = pq.ParquetFile(files.source(file), page_checksum_verification=True).read()
-        identity = set(zip(table["trial_key"].to_pylist(), table["attempt"].to_pylist(), strict=True))
-    except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError):
-        return None
-    table = _current(table)
-    sound = table.schema.equals(SCHEMA, check_metadata=False) and identity == {(match[1], int(match[2]))}
-    return table if sound else None
-
-
-def _current(table: pa.Table) -> pa.Table:
-    """With the columns that have come since it was written, null."""
-    has = set(table.column_names)
-    if not has < set(SCHEMA.names):
-        return table
-    nulls = {f.name: pa.nulls(len(table), f.type) for f in SCHEMA if f.name not in has}
-    columns = [nulls[f.name] if f.name in nulls else table[f.name] for f in SCHEMA]
-    kinds = [f if f.name in nulls else table.schema.field(f.name) for f in SCHEMA]
-    return pa.Table.from_arrays(columns, schema=pa.schema(kinds, table.schema.metadata))
+    match, table = _NAME.fullmatch(file.name), rowfile.read(file)
+    return table if table is not None and match and rowfile.attempts(table) == {(match[1], int(match[2]))} else None
 
 
 def _identity(file: Path) -> tuple[str, int]:

@@ -3,14 +3,15 @@ measured, joined to the rows of the curve when it is read.
 
 A file's rows are the (epoch, split, point) that were measured, its columns the metrics', its metadata which metrics,
 with which settings, and why a value is null. A later file's columns stand in place of an earlier one's, where it
-measured the same rows; every file stays. Pages carry checksums; a damaged file counts as not there."""
+measured the same rows; every file stays, in a zip where there are many (`store/folded.py`). Pages carry checksums; a
+damaged file counts as not there."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ import pyarrow.parquet as pq
 
 from distvae import __version__, files
 from distvae.results.schema import SCHEMA, whole
+from distvae.store import folded
+from distvae.store.folded import Member
 from distvae.trial import Trial, as_data
 
 if TYPE_CHECKING:
@@ -103,12 +106,7 @@ def join(out: Path, table: pa.Table) -> pa.Table:
     """The curve's rows with what was measured of them: more columns, null where nothing was."""
     fields: dict[str, pa.Field] = {}
     values: dict[str, dict[tuple[str, int, str, int], Any]] = {}
-    keys = set(table["trial_key"].unique().to_pylist())
-    mine = [(key, file) for key, file in _all(out) if key in keys]
-    tables = files.each([file for _, file in mine], _read, remote=files.is_remote(out))
-    for (key, _), found in zip(mine, tables, strict=True):
-        if found is None:
-            continue
+    for key, found in _tables(out, set(table["trial_key"].unique().to_pylist())):
         names = [f.name for f in found.schema if f.name not in PLACE]
         fields |= {f.name: f for f in found.schema if f.name not in PLACE}
         for row in found.to_pylist():
@@ -131,22 +129,38 @@ def _finite(value: Any) -> Any:
     return None if value is not None and not math.isfinite(value) else value
 
 
-def _files(out: Path, key: str) -> list[tuple[int, Path]]:
+def _files(out: Path, key: str) -> list[tuple[int, Path | Member]]:
     """A trial's files, by number."""
-    found = [(int(m[2]), f) for f in (out / FOLDER).glob(f"{key}.*.parquet") if (m := _NAME.fullmatch(f.name))]
-    return sorted(found)
+    found = [*(out / FOLDER).glob(f"{key}.*.parquet"), *folded.named(out / FOLDER, f"{key}.")]
+    return sorted(((int(m[2]), f) for f in found if (m := _NAME.fullmatch(f.name))), key=lambda pair: pair[0])
 
 
-def _all(out: Path) -> Iterator[tuple[str, Path]]:
-    """(trial key, file) of every file, a trial's by number."""
+def _tables(out: Path, keys: Collection[str]) -> list[tuple[str, pa.Table]]:
+    """(trial key, rows) of every sound file of these trials, a trial's by number. Single files before folded ones: what
+    goes while we look has been folded."""
     folder = out / FOLDER
-    named = [(m, f) for f in (folder.iterdir() if folder.is_dir() else ()) if (m := _NAME.fullmatch(f.name))]
-    for m, file in sorted(named, key=lambda found: (found[0][1], int(found[0][2]))):
-        yield m[1], file
+    read: dict[tuple[str, int], pa.Table] = {}
+    for look in (lambda: folder.iterdir() if folder.is_dir() else (), lambda: folded.members(folder)):
+        found = [((m[1], int(m[2])), f) for f in look() if (m := _NAME.fullmatch(f.name)) and m[1] in keys]
+        tables = files.each([f for _, f in found], _read, remote=files.is_remote(out))
+        read |= {place: table for (place, _), table in zip(found, tables, strict=True) if table is not None}
+    return [(key, table) for (key, _), table in sorted(read.items(), key=lambda item: item[0])]
 
 
-def _read(file: Path) -> pa.Table | None:
-    if file.is_symlink():
+def check(out: Path, *, mend: bool) -> list[str]:
+    """A line for each zip of measurements that is damaged; with `mend`, for the owner of OUT, it is mended."""
+    return folded.check(out, out / FOLDER, mend=mend, lost="`distvae eval` measures again what it held")
+
+
+def fold(out: Path, least: int) -> int:
+    """Fold the files into zips if there are at least so many; whoever calls owns OUT. Returns how many went."""
+    folder = out / FOLDER
+    found = sorted(f for f in folder.iterdir() if _NAME.fullmatch(f.name)) if folder.is_dir() else []
+    return folded.fold(folder, found, least)
+
+
+def _read(file: Path | Member) -> pa.Table | None:
+    if isinstance(file, Path) and file.is_symlink():
         return None
     try:
         table = pq.ParquetFile(files.source(file), page_checksum_verification=True).read()

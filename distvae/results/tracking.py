@@ -97,6 +97,7 @@ class Store:
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # a traceback for each try; it raises as well
         if uri is None:
             home(out).mkdir(parents=True, exist_ok=True)
             _refuse_links([*home(out).glob("mlflow.db*"), artifacts(out)])

@@ -35,7 +35,7 @@ def overview(
     study: Study, out: Path | None, *, probe: bool, say: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
     """Counts, axes, groups, what is left in `out`, and (with `probe`) time and memory."""
-    from distvae.sweeps.run import remaining
+    from distvae.sweeps.remaining import remaining
 
     ended: dict[str, Any] = {}
     marked: dict[str, int] = {}

@@ -3,12 +3,14 @@ there are no such locks (S3, some shared folders) a lease that beats (`store/lea
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from distvae.store.local import folder_of, linked
 __all__ = ["Hold", "OutLockedError", "hold_out"]
 
 NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
+NAMED_S = 2.0  # for an owner to write its name
 ONE_NODE = {"nolock", "localflock", "local_lock=flock", "local_lock=all"}  # mount options: other nodes see no lock
 
 
@@ -80,8 +83,14 @@ def _one_node(out: Path) -> bool:
 
 
 def _owner(fd: int) -> str:
-    try:
-        owner = json.loads(os.pread(fd, 1000, 0))
-        return f"process {owner['pid']} on {owner['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
+    """Who holds the lock. Its name follows the lock by a moment: till then none is there, or that of one who died."""
+    import psutil
+
+    deadline = time.monotonic() + NAMED_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            owner = json.loads(os.pread(fd, 1000, 0))
+            if owner["host"] != socket.gethostname() or psutil.pid_exists(owner["pid"]):
+                return f"process {owner['pid']} on {owner['host']}"
+        time.sleep(0.05)
+    return "another process"

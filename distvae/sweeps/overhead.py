@@ -21,7 +21,7 @@ from distvae.sweeps.cluster import cores
 from distvae.trial import Trial
 
 if TYPE_CHECKING:
-    from distvae.sweeps.run import Outcome
+    from distvae.sweeps.outcome import Outcome
 
 FILE = "overhead.json"
 TIMEOUT_S = 300.0

@@ -28,6 +28,17 @@ from distvae.trial import Trial, flatten
 
 SCHEMA_VERSION = "1"
 PLAN, SWEEP = "plan.parquet", "sweep.yaml"
+FOLDERS = (
+    "points",
+    "spare",
+    "checkpoints",
+    "logs",
+    "plots",
+    "metrics",
+    "quarantine",
+    "requests",
+    "mlartifacts",
+)  # in OUT
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 BASE = pa.schema(
     [
@@ -121,6 +132,12 @@ def check_out(path: str | Path) -> Path:
         )
     if not stat.S_ISDIR(mode):
         raise ConfigError([f"--out {label}: exists and is not a directory (name another)"])
+    for inside in (out / name for name in FOLDERS):
+        if inside.is_symlink():  # else known at the end alone, or of a log never
+            where = printable(str(inside))
+            raise ConfigError(
+                [f"{where}: is a symbolic link (nothing is written through one: put the folder itself there)"]
+            )
     return out
 
 

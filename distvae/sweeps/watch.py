@@ -1,41 +1,45 @@
-"""Tune's hooks, passed on to the driver. Tune pickles callbacks and stoppers for a state file of its own that we never
+"""Tune's hooks, passed on. Tune pickles callbacks and stoppers for a state file of its own that we never
 read: theirs is empty."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+if TYPE_CHECKING:
+    from distvae.sweeps.book import Book
+
 
 class Watch(tune.Callback):
-    """Tells `driver` of starts, results, ends and failures (see `run._Driver`)."""
+    """Tells `book` of starts, results, ends and failures; `serve` is called ten times a second."""
 
-    def __init__(self, driver: Any):
-        self.driver = driver
+    def __init__(self, book: Book, serve: Callable[[], None]):
+        self.book, self.serve = book, serve
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
-        self.driver.serve()
+        self.serve()
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self.driver.started(trial.config["task"])
+        self.book.started(trial.config["task"])
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-        self.driver.reported(result)
+        self.book.reported(result)
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         trial.config["task"]["stacked"] = False  # what one of a stack raises would end them all
-        self.driver.retried(trial.config["task"])
+        self.book.retried(trial.config["task"])
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self.driver.completed(trial.config["task"])
+        self.book.completed(trial.config["task"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self.driver.failed(trial.config["task"])
+        self.book.failed(trial.config["task"])
 
 
 class Drain(tune.Stopper):

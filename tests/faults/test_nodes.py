@@ -29,13 +29,15 @@ def test_node_lost_and_node_added(tmp_path, clean, cluster, moment, tell):
     there, nodes = cluster
     path, out = config(tmp_path), tmp_path / "out"
     with Sweep(path, out, "--address", there.address) as sweep:
-        sweep.wait_for(lambda: before(out).saved, timeout=180)
+        sweep.wait_for(lambda: len(before(out).saved) == NODES, timeout=180)  # one on each
         time.sleep(moment * 4)
         then = before(out)
         there.remove_node(nodes[int(moment * NODES)], allow_graceful=False)
         there.add_node(num_cpus=1)
         code = sweep.end(timeout=300)
     assert code == 0, sweep.text()
+    assert "marked dead" in sweep.text() and "state-dump" not in sweep.text()  # a line, and the rest is in a log
     moved = sum(len(events(out, t.key, "begin")) > 1 for t in load(path).trials)
+    assert moved == 1, "the trial of the node that was lost, and no other"
     same_command_again(path, out)
-    tell(outcome=f"{moved} trials moved; {holds(path, out, then, clean.rows)}")
+    tell(outcome=f"its trial moved; {holds(path, out, then, clean.rows, sweep_goes_on=True)}")

@@ -113,7 +113,7 @@ def test_an_exception_is_an_end_too(tmp_path, e, code):
 
 
 def test_an_error_a_user_can_mend_keeps_its_exit_code(tmp_path):
-    from distvae.sweeps.run import ResourcesError
+    from distvae.sweeps.driver import ResourcesError
 
     with pytest.raises(ResourcesError), desk(tmp_path):
         raise ResourcesError("no room")

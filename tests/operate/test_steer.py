@@ -12,7 +12,7 @@ from distvae.operate import again, kept, steer
 from distvae.results import ledger
 from distvae.sweeps.lock import hold_out
 from distvae.sweeps.plan import write_plan
-from distvae.sweeps.run import remaining
+from distvae.sweeps.remaining import remaining
 
 
 def left(made):

@@ -8,7 +8,7 @@ from test_rank import rank, status, tasks
 from distvae.config import loads
 from distvae.operate import again
 from distvae.results import ledger
-from distvae.sweeps.run import remaining
+from distvae.sweeps.remaining import remaining
 
 TEXT = """
 vae: {encoder: {type: mlp, hidden: [8]}, latent_dim: 2, prior: {type: binarized, r: {grid: [0.0, 0.5]}}}

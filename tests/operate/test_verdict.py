@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from distvae.operate import verdict
-from distvae.sweeps.run import Outcome
+from distvae.sweeps.outcome import Outcome
 
 
 def outcome(*status, planned=None, **more):

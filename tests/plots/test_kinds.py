@@ -16,8 +16,8 @@ from distvae.config import loads
 from distvae.plots import FILES, KINDS, Options
 from distvae.plots.kind import Kind, NothingToPlotError
 from distvae.results import finish, tracking
+from distvae.sweeps.outcome import Outcome
 from distvae.sweeps.plan import write_plan
-from distvae.sweeps.run import Outcome
 
 SWEEP = ["rd", "heat", "parallel", "training"]
 

@@ -23,9 +23,10 @@ from distvae.store.errors import StoreError, UnwrittenError
 from distvae.sweeps.gang import _place
 from distvae.sweeps.groups import GroupPlan
 from distvae.sweeps.lock import OutLockedError, hold_out
+from distvae.sweeps.outcome import Outcome
 from distvae.sweeps.plan import read_plan, write_plan
 from distvae.sweeps.rank import Rank
-from distvae.sweeps.run import Outcome, group_task, remaining
+from distvae.sweeps.remaining import group_task, remaining
 from distvae.training import checkpoint
 from distvae.training.loop import Runner
 from distvae.training.world import World

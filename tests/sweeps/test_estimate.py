@@ -21,7 +21,7 @@ from distvae.sweeps import estimate, memory, overhead, probe, probing
 from distvae.sweeps.estimate import SHOWN, overview, render
 from distvae.sweeps.forecast import cost, costs, kinds, makespan, needed, slowdown
 from distvae.sweeps.groups import GroupPlan, partition
-from distvae.sweeps.run import Outcome
+from distvae.sweeps.outcome import Outcome
 from distvae.training.world import part_ways
 
 FIXED = "{type: gaussian, mode: fixed, sigma: {grid: [0.5, 2.0]}}"

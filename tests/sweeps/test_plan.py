@@ -126,3 +126,6 @@ def test_out_is_a_directory_of_its_own(tmp_path):
         with pytest.raises(ConfigError):
             write_plan(bad, loads("seeds: 1"))
     assert sorted(os.listdir(tmp_path)) == ["dangling", "file", "link"]
+    (tmp_path / "points").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="points: is a symbolic link"):
+        check_out(tmp_path)

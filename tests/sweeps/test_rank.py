@@ -9,7 +9,7 @@ from distvae.config import loads
 from distvae.results import ledger
 from distvae.sweeps.groups import partition
 from distvae.sweeps.rank import Rank
-from distvae.sweeps.run import group_task, remaining
+from distvae.sweeps.remaining import group_task, remaining
 from distvae.trial import as_data
 
 TEXT = """

@@ -16,7 +16,9 @@ from pathlib import Path
 from distvae.config import loads
 from distvae.operate.desk import Desk
 from distvae.sweeps import cluster
-from distvae.sweeps.run import Outcome, _Driver
+from distvae.sweeps.book import Book
+from distvae.sweeps.driver import Driver
+from distvae.sweeps.outcome import Outcome
 from distvae.sweeps.progress import Progress
 
 out, temp = map(Path, sys.argv[1:])
@@ -24,7 +26,8 @@ class Shown:
     say = staticmethod(lambda text: print(text, flush=True))
 
 desk = Desk(out, "s", Progress(1), Shown())
-driver = _Driver(loads("seeds: 1"), out, [], Outcome(out, 1), Progress(1), Shown(), None, desk)
+book = Book(loads("seeds: 1"), out, [], Outcome(out, 1), Progress(1), Shown.say, desk)
+driver = Driver(book, Shown(), None, desk)
 with driver._signals(), cluster._reaped(str(temp)):
     settings = cluster._local_settings(str(temp))
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=settings)

@@ -13,7 +13,8 @@ from ray.tune.schedulers import TrialScheduler
 
 from distvae.config import ConfigError, loads
 from distvae.results import ledger
-from distvae.sweeps.run import Outcome, sweep
+from distvae.sweeps.outcome import Outcome
+from distvae.sweeps.run import sweep
 from distvae.sweeps.schedulers import Asha, Median, recall
 
 pytestmark = pytest.mark.timeout(420)

@@ -1,5 +1,6 @@
 """SIGTERM, as SLURM and Kubernetes send it: the sweep drains, whatever Ray makes of that signal."""
 
+import os
 import signal
 import threading
 
@@ -19,6 +20,16 @@ evaluate: {every: 750, train_examples: 1}
 resources: {fuse: off, checkpoint_s: 0.3}
 engine: torch
 """
+
+
+def test_before_the_training_it_is_a_ctrl_c(tmp_path):
+    os.mkfifo(tmp_path / "long.yaml")
+    with (
+        Sweep(tmp_path / "long.yaml", tmp_path / "out") as sweep,
+        open(tmp_path / "long.yaml", "w"),
+    ):  # it is being read
+        assert sweep.end(signal.SIGTERM) == 130, sweep.text()
+        assert "Traceback" not in sweep.text()
 
 
 def test_rays_handler_is_not_set_where_there_is_one():
