@@ -88,7 +88,7 @@ def flush() -> None:
     """Put what waits."""
     with _lock:
         logs = list(_logs.values())
-    for log in logs:
-        if log.lines:
-            with contextlib.suppress(StoreError, UnwrittenError):
+    with contextlib.suppress(StoreError, UnwrittenError):  # where one cannot be put, the others cannot
+        for log in logs:
+            if log.lines:
                 log.flush()

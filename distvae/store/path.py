@@ -3,6 +3,7 @@ there while something is in it, and needs no making. All writing goes through `d
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fnmatch
 from collections.abc import Iterator
@@ -170,14 +171,11 @@ class S3Path:
         from botocore.exceptions import BotoCoreError
         from urllib3.exceptions import HTTPError
 
-        for attempt in range(READS):
+        for _ in range(READS):
             with _asked(self) as s3:
-                try:
-                    answer = s3.get_object(Bucket=self.bucket, Key=self.key)
+                answer = s3.get_object(Bucket=self.bucket, Key=self.key)  # which boto3 itself asks for again and again
+                with contextlib.suppress(BotoCoreError, HTTPError):
                     return answer["Body"].read(), answer["ETag"]
-                except (BotoCoreError, HTTPError) as e:
-                    if isinstance(e, BotoCoreError) and attempt + 1 == READS:
-                        raise
         raise StoreError(f"{self}: breaks off each time it is read; run again when S3 is well")
 
     def read_text(self, encoding: str = "utf-8") -> str:

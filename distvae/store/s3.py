@@ -6,6 +6,8 @@ AWS_PROFILE, an instance's role; AWS_REGION; AWS_ENDPOINT_URL for a server of on
 from __future__ import annotations
 
 import os
+import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -13,8 +15,12 @@ from typing import Any
 
 from distvae.store.errors import BucketError, StoreError
 
-# Of a request: a server that restarts is waited for, some 15 s; one that answers nothing, a minute or more.
-ATTEMPTS = 6
+# How long a request is made again while nobody answers it. Our own clock, for boto3 counts attempts, and how fast it makes
+# them changes with its versions. Once one has failed like that S3 is away, and until one is answered none is made again:
+# what a sweep has still to write then must not cost it a minute each, one after the other.
+FIRST_S = 10.0  # nobody has answered yet: an address that is wrong
+PATIENCE_S = 60.0  # S3 that was there
+CONNECT_S, READ_S, AWAY_S = 5, 10, 3  # of one attempt: for the connection, for the answer, for either once S3 is away
 LARGE = 64 * 2**20  # bytes from which a file goes up in parts
 GONE = ("404", "NoSuchKey", "NotFound")
 TAKEN = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
@@ -34,13 +40,27 @@ def environment() -> dict[str, str]:
     return {name: os.environ[name] for name in ENVIRONMENT if os.environ.get(name)}
 
 
+_patience = FIRST_S
+
+
+def give_up() -> None:
+    """S3 does not answer, as this process or another has found."""
+    global _patience
+    _patience = 0.0
+
+
+def _answered() -> None:
+    global _patience
+    _patience = PATIENCE_S
+
+
 def client() -> Any:
     """boto3's client: safe in threads, made anew after a fork or when the environment says something else."""
-    return _client(os.getpid(), tuple(sorted(environment().items())))
+    return _client(os.getpid(), tuple(sorted(environment().items())), away=not _patience)
 
 
-@lru_cache(1)
-def _client(pid: int, told: tuple[tuple[str, str], ...]) -> Any:
+@lru_cache(2)
+def _client(pid: int, told: tuple[tuple[str, str], ...], *, away: bool) -> Any:
     try:
         import boto3
         from botocore.config import Config
@@ -49,9 +69,9 @@ def _client(pid: int, told: tuple[tuple[str, str], ...]) -> Any:
         raise StoreError(f"s3:// needs boto3, which is not installed (pip install 'distvae[s3]'): {e}") from None
     own = any(name.startswith("AWS_ENDPOINT_URL") for name, _ in told)
     settings: dict[str, Any] = {
-        "retries": {"max_attempts": ATTEMPTS, "mode": "standard"},
-        "connect_timeout": 5,
-        "read_timeout": 10,
+        "retries": {"total_max_attempts": 1, "mode": "standard"},
+        "connect_timeout": AWAY_S if away else CONNECT_S,
+        "read_timeout": AWAY_S if away else READ_S,
         "max_pool_connections": 40,
     }
     if own:  # many servers know no host name for each bucket, nor AWS's newer checksums
@@ -59,9 +79,34 @@ def _client(pid: int, told: tuple[tuple[str, str], ...]) -> Any:
         settings |= {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
     try:
         region = None if boto3.Session().region_name else "us-east-1"  # S3's own default; a bucket elsewhere says so
-        return boto3.Session().client("s3", region_name=region, config=Config(**settings))
+        made = boto3.Session().client("s3", region_name=region, config=Config(**settings))
+        made.meta.events.register_first("before-call.s3", _begins)
+        made.meta.events.register_last("needs-retry.s3", _again)
+        return made
     except (BotoCoreError, ValueError) as e:  # a profile that is not there, an endpoint that is no URL
         raise StoreError(f"s3: {e} (look at AWS_PROFILE, AWS_ENDPOINT_URL and ~/.aws)") from None
+
+
+def _begins(context: dict[str, Any], **more: Any) -> None:
+    context["distvae_began"] = time.monotonic()
+
+
+def _again(request_dict: Any, attempts: int, response: Any, caught_exception: Any, **more: Any) -> float | None:
+    """For botocore: in how many seconds to make a request again; None: not."""
+    if not _unanswered(caught_exception or (response[1] if response else {})):
+        return None
+    waited = time.monotonic() - request_dict["context"]["distvae_began"]
+    return random.uniform(0.5, 1.0) * min(attempts, 5) if waited < _patience else None
+
+
+def _unanswered(what: Any) -> bool:
+    """An exception, or an answer, that says nothing about the request: S3 is away, or asks for patience."""
+    from botocore.exceptions import ConnectionError, HTTPClientError, SSLError
+
+    if isinstance(what, Exception):
+        return isinstance(what, ConnectionError | HTTPClientError) and not isinstance(what, SSLError)
+    status = what.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status == 429 or (status >= 500 and status != 501)
 
 
 @contextmanager
@@ -72,17 +117,25 @@ def asked(where: object) -> Iterator[Any]:
 
     try:
         yield s3
+        _answered()
     except ClientError as e:
+        give_up() if _unanswered(e.response) else _answered()
         raise _translated(where, e) from None
     except BotoCoreError as e:
+        if _unanswered(e):
+            give_up()
         raise StoreError(f"{where}: {_unreachable(e)}") from None
 
 
 def _translated(where: object, e: Any) -> Exception:
     error = e.response.get("Error", {})
-    code, status = str(error.get("Code", "")), e.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    headers = e.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    region = headers.get("x-amz-bucket-region") or error.get("Region")
+    metadata = e.response.get("ResponseMetadata", {})
+    code, status, attempts = (
+        str(error.get("Code", "")),
+        metadata.get("HTTPStatusCode"),
+        metadata.get("RetryAttempts", 0),
+    )
+    region = metadata.get("HTTPHeaders", {}).get("x-amz-bucket-region") or error.get("Region")
     said = f"{code}: {error.get('Message') or e}"
     if code == "NoSuchBucket":
         return BucketError(f"{where}: there is no such bucket (make it, or name another; AWS_ENDPOINT_URL says where)")
@@ -101,7 +154,7 @@ def _translated(where: object, e: Any) -> Exception:
         )
     if code in ("NotImplemented", "InvalidArgument", "501"):
         return StoreError(f"{where}: this server does not do what distvae needs of S3 ({said})")
-    return StoreError(f"{where}: S3 answers {status} {said} (after {ATTEMPTS} attempts; run again when it is well)")
+    return StoreError(f"{where}: S3 answers {status} {said} (asked {attempts + 1} times; run again when it is well)")
 
 
 def _unreachable(e: Exception) -> str:

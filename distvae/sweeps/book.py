@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from distvae import files
 from distvae.operate.desk import Desk
 from distvae.results import compaction, ledger, rows
 from distvae.results.provenance import git_sha
 from distvae.results.tracking import Tracker
+from distvae.store import s3
 from distvae.store.errors import StoreError, UnwrittenError
 from distvae.study import Study
 from distvae.sweeps import overhead, searching
@@ -179,6 +181,8 @@ class Book:
         if isinstance(why, OutLockedError):
             self.hold.lose(str(why))
         elif not self.outcome.unwritten:
+            if files.is_remote(self.out):
+                s3.give_up()
             stays = "" if "what is committed stays" in str(why) else " (what is committed stays)"
             self.outcome.unwritten = f"{why}{stays}"
             self.say(f"{why}{stays}; stopping")

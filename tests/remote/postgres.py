@@ -94,4 +94,4 @@ class Postgres:
         import psycopg
 
         with psycopg.connect(host=str(self.folder), user="mlflow", dbname="mlflow") as session:
-            return session.execute(query).fetchall()
+            return session.execute(query.encode()).fetchall()

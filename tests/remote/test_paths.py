@@ -1,9 +1,12 @@
 """`s3://` as a path, and the door for writing: whole files, exclusive creates, logs, names and links that lead away."""
 
+import contextlib
 import errno
 import os
 import pickle
+import socket
 import threading
+import time
 
 import pytest
 
@@ -232,7 +235,7 @@ def test_what_is_wrong_with_s3_is_told(out, monkeypatch):
 
     with pytest.raises(BucketError, match=r"s3://no-such-bucket-here/x: there is no such bucket"):
         files.at("s3://no-such-bucket-here/x").is_dir()
-    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    s3.give_up()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens on it
     with pytest.raises(StoreError, match=r"S3 at http://127.0.0.1:9 cannot be reached"):
         (out / "a").read_bytes()
@@ -270,6 +273,81 @@ def test_what_s3_answers_is_told(code, status, headers, error, words):
     answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers}}
     told = s3._translated("s3://b/x", ClientError(answer, "GetObject"))
     assert type(told) is error and words in str(told) and str(told).startswith("s3://b/x: ")
+
+
+class Silent:
+    """A server that takes every call and answers none."""
+
+    def __enter__(self):
+        self.calls, self.door = [], socket.create_server(("127.0.0.1", 0))
+        self.uri = f"http://127.0.0.1:{self.door.getsockname()[1]}"
+        self.thread = threading.Thread(target=self._take, daemon=True)
+        self.thread.start()
+        return self
+
+    def _take(self):
+        with contextlib.suppress(OSError):
+            while True:
+                self.calls.append(self.door.accept()[0])
+
+    def __exit__(self, *exc):
+        self.door.shutdown(socket.SHUT_RDWR)
+        self.door.close()
+        self.thread.join()
+        for call in self.calls:
+            call.close()
+
+
+def test_s3_that_answers_nothing_is_waited_for_once(out, monkeypatch):
+    """Then no request is made twice until one is answered, so that an end with many of them comes soon."""
+    from distvae.store import s3
+
+    monkeypatch.setattr(s3, "READ_S", 0.2)
+    monkeypatch.setattr(s3, "AWAY_S", 0.2)
+    monkeypatch.setattr(s3, "PATIENCE_S", 2.0)
+    s3._client.cache_clear()
+    put(out / "a")
+    there = os.environ["AWS_ENDPOINT_URL"]
+    with Silent() as silent:
+
+        def refused():
+            monkeypatch.setenv("AWS_ENDPOINT_URL", silent.uri)
+            before, began = len(silent.calls), time.monotonic()
+            with pytest.raises(StoreError, match="cannot be reached"):
+                (out / "a").read_bytes()
+            monkeypatch.setenv("AWS_ENDPOINT_URL", there)
+            return len(silent.calls) - before, time.monotonic() - began
+
+        calls, took = refused()
+        assert calls > 1 and 2.0 < took < 8.0
+        assert refused()[0] == 1
+        assert (out / "a").read_bytes()
+        assert refused()[0] > 1
+        assert (out / "a").read_bytes()
+        s3.give_up()
+        assert refused()[0] == 1
+    assert (out / "a").read_bytes()
+    s3._client.cache_clear()
+
+
+def test_s3_that_is_started_again_is_waited_for(out, monkeypatch):
+    put(out / "a")
+    there = int(os.environ["AWS_ENDPOINT_URL"].rpartition(":")[2])
+    with socket.socket() as gap:
+        gap.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        gap.bind(("127.0.0.1", 0))  # refuses: nobody listens yet
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{gap.getsockname()[1]}")
+
+        def pass_on():
+            with gap.accept()[0] as one, socket.create_connection(("127.0.0.1", there)) as other:
+                other.sendall(one.recv(65536))
+                one.sendall(other.recv(65536))
+
+        later = threading.Timer(3.0, lambda: (gap.listen(), pass_on()))
+        later.daemon = True
+        began = time.monotonic()
+        later.start()
+        assert (out / "a").stat().st_size == 1 and time.monotonic() - began >= 3.0
 
 
 def test_out_that_is_a_link_is_owned_by_nobody(tmp_path):

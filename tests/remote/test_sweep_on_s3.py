@@ -131,7 +131,8 @@ server.start(); print("up", flush=True); server._thread.join()
         with Sweep(config, out, tmp_path / "first.log") as first:
             first.wait_for(lambda: saved(out), timeout=400)
             server.send_signal(signal.SIGSTOP)  # it answers nothing, as behind a cut link
-            assert first.end(timeout=500) == 4, first.text()
+            assert first.end(timeout=180) == 4, first.text()
+            assert first.all_gone(), first.survivors()
             assert "cannot be reached" in first.text() and "what is committed stays" in first.text()
             assert "Traceback" not in first.text()
             server.send_signal(signal.SIGCONT)
