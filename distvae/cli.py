@@ -518,4 +518,6 @@ def exit_code(e: Exception) -> int | None:
 
 
 if __name__ == "__main__":
-    main()
+    from distvae import cli  # whose errors `exit_code` knows; those of `__main__` are others
+
+    cli.main()

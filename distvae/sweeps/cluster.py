@@ -83,7 +83,7 @@ def connect(
                         num_cpus=cpus or cores(),
                         include_dashboard=False,
                         _node_ip_address="127.0.0.1",
-                        _temp_dir=temp,
+                        _temp_dir=os.path.join(temp, "ray"),  # which Ray lets everybody write in; `temp` is ours alone
                         object_store_memory=256 * 2**20,
                         **common,
                     )
