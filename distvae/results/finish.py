@@ -22,6 +22,7 @@ from distvae.sweeps.outcome import Outcome
 from distvae.trial import flatten
 
 ROWS = 15  # longer frontiers are shown by their lower hull
+NO_PICTURE = "no picture"  # so begins the note of one that could not be drawn
 
 
 def finish(outcome: Outcome, console: Console, study: Study) -> None:
@@ -36,6 +37,8 @@ def finish(outcome: Outcome, console: Console, study: Study) -> None:
     pictures = draw_quietly(out, notes) if outcome.count("finished") else []
     if pictures and outcome.tracked and (away := tracking.log_pictures(out, pictures, study)):
         notes.append(away)
+    undrawn = any(note.startswith(NO_PICTURE) for note in notes)
+    why = "none: they could not be drawn, see above" if undrawn else "none: no trial has a valid bound yet"
     view = summary(out)
     render_status(view, console)
     for note in notes:
@@ -43,7 +46,7 @@ def finish(outcome: Outcome, console: Console, study: Study) -> None:
     console.print()
     for what, where in (
         ("curve", curve),
-        ("pictures", ", ".join(map(str, pictures)) or "none: no trial has a valid bound yet"),
+        ("pictures", ", ".join(map(str, pictures)) or why),
         ("record", f"{out / 'points'}/*.parquet"),
         ("logs", f"{out / 'logs'}/<trial_key>.jsonl"),
         ("compare", f"distvae ui {out}"),
@@ -62,7 +65,7 @@ def draw_quietly(out: Path, notes: list[str]) -> list[Path]:
         except NothingToPlotError:
             continue
         except Exception as e:
-            notes.append(f"no picture {name}: {type(e).__name__}: {e}; `distvae plot {out} --kind {name}` tries again")
+            notes.append(f"{NO_PICTURE} {name}: {type(e).__name__}: {e}; `distvae plot {out} --kind {name}` tries again")
     return drawn
 
 
