@@ -66,7 +66,7 @@ class Driver:
             if lost:
                 self.book.outcome.tracked = False
                 self.book.outcome.notes.append(
-                    f"MLflow did not take {lost} events; nothing is lost: run `distvae sync {self.out}` when it is back"
+                    f"MLflow did not take {lost} events in time; nothing is lost: `distvae sync {self.out}` brings them"
                 )
 
     def _unmeasured(self) -> list[measure.Task]:

@@ -226,5 +226,5 @@ def evaluate(
         finally:
             ledger.export(out)
             if lost := tracker.close(60.0):
-                say(f"MLflow did not take {lost} events; nothing is lost: run `distvae sync {out}` when it is back")
+                say(f"MLflow did not take {lost} events in time; nothing is lost: `distvae sync {out}` brings them")
         return measuring
