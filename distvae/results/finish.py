@@ -65,7 +65,9 @@ def draw_quietly(out: Path, notes: list[str]) -> list[Path]:
         except NothingToPlotError:
             continue
         except Exception as e:
-            notes.append(f"{NO_PICTURE} {name}: {type(e).__name__}: {e}; `distvae plot {out} --kind {name}` tries again")
+            notes.append(
+                f"{NO_PICTURE} {name}: {type(e).__name__}: {e}; `distvae plot {out} --kind {name}` tries again"
+            )
     return drawn
 
 

@@ -30,6 +30,7 @@ class Watch(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         self.book.reported(result)
+        del result["trials"]  # Tune keeps the last result of each group, and of 10,000 trials that is all their rows
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         trial.config["task"]["stacked"] = False  # what one of a stack raises would end them all
