@@ -41,7 +41,7 @@ def placement(workers: int, threads: int, gpus: float) -> tune.PlacementGroupFac
 
 
 class Gang(tune.Trainable):
-    """Trains the groups it is handed, one after the other. Its config: `job` (what all groups share, see `run.py`) and
+    """Trains the groups it is handed, one after the other. Its config: `job` (what all groups share, see `driver.py`) and
     `task` (one group: id, members (each key, config_json, attempt, committed_epoch), stacked, and the keys of the
     members that ended earlier)."""
 

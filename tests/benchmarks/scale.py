@@ -3,10 +3,11 @@ Gaussian numbers), each command as a user types it, in a process of its own. Sec
 bytes of OUT; and how fast a curve of 10,000 trials and 20 epochs is read.
 
 `growth` is the exponent between two sizes, log(ratio of seconds) / log(ratio of trials): 1 is linear, less is better.
-`driver_flat_mb` is what the driver's memory grew by from a tenth of the trials ended to all of them."""
+`driver_grew_mb` is what the driver's memory grew by while it trained, from a tenth of the trials ended on."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -68,12 +69,10 @@ def launch(config: Path, out: Path, trials: int) -> dict[str, Any]:
         me = psutil.Process()
         while not over.wait(1.0):
             for p in me.children():
-                try:
-                    if "sweep" in p.cmdline():
-                        counts = (record.read(out) or {"counts": {}})["counts"]
-                        seen.append((sum(counts.values()), p.memory_info().rss / 2**20))
-                except psutil.Error:
-                    continue
+                with contextlib.suppress(psutil.Error):
+                    now = record.read(out)
+                    if "sweep" in p.cmdline() and now and now["phase"] == "training":
+                        seen.append((sum(now["counts"].values()), p.memory_info().rss / 2**20))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -83,8 +82,8 @@ def launch(config: Path, out: Path, trials: int) -> dict[str, Any]:
         over.set()
         watcher.join()
     early = [mb for done, mb in seen if trials / 10 <= done <= trials / 5]
-    if early and seen:
-        found["driver_flat_mb"] = seen[-1][1] - early[0]
+    if early:
+        found["driver_grew_mb"] = seen[-1][1] - early[0]
     return found
 
 
