@@ -143,6 +143,7 @@ def _our_sigterm() -> Iterator[None]:
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",  # what repeats it holds back, and prints past `ray_log` as it ends; we say a thing once
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # its banner prints at verbose=0
