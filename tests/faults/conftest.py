@@ -43,12 +43,13 @@ def pytest_runtest_makereport(item, call):
     moment = told.get("moment", "-") if drawn is None else f"{drawn:.2f}"
     wrong = None if report.passed else (str(call.excinfo.value).splitlines() or [call.excinfo.typename])[0][:160]
     outcome = wrong or told.get("outcome", "held")
-    item.config.faults.seen.append(Seen(told.get("fault", doc.rstrip(".")), moment, outcome, report.passed))
+    test = item.nodeid.rpartition("faults/")[2]
+    item.config.faults.seen.append(Seen(told.get("fault", doc.rstrip(".")), moment, outcome, test, report.passed))
 
 
 def pytest_sessionfinish(session):
-    if os.environ.get("DISTVAE_FAULTS_TABLE"):
-        session.config.faults.write()
+    if how := os.environ.get("DISTVAE_FAULTS_TABLE"):
+        session.config.faults.write(add=how == "add")
 
 
 @pytest.fixture(scope="session")
