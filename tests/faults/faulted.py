@@ -113,10 +113,9 @@ def holds(
     clean: dict[tuple, dict],
     *,
     lost: Iterable[str] = (),
-    sweep_goes_on: bool = False,
 ) -> str:
-    """The invariant. `lost`: keys whose newest checkpoint the fault has damaged. `sweep_goes_on`: the fault ends not the
-    sweep but some of its trials, and those that it spares are not taken up again. Returns a phrase for the table."""
+    """The invariant. `lost`: keys whose newest checkpoint the fault has damaged. A trial that the fault spared, or that
+    ended before it was stopped, is not taken up again. Returns a phrase for the table."""
     planned = {t.key for t in load(path).trials}
     ended, damaged = ledger.scan(out, mend=False)
     assert not damaged, damaged
@@ -138,9 +137,9 @@ def holds(
         if any(name.startswith(key) for name in then.points) or key in lost:
             continue
         begun = [e for e in events(out, key, "begin") if e["unix_s"] >= then.at - 0.001]
-        if sweep_goes_on and not begun:
+        if not begun and [e for e in events(out, key, "end") if e["unix_s"] >= then.at - 0.001]:
             continue
-        assert begun, f"{key} had a checkpoint and was not taken up again"
+        assert begun, f"{key} had a checkpoint, did not end and was not taken up again"
         assert (begun[0]["epoch"], begun[0]["position"]) >= position, (key, begun[0], position)
         assert then.at - written <= INTERVAL_S + SLACK_S, f"{key}: its checkpoint was {then.at - written:.1f} s old"
         went_on += 1

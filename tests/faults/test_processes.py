@@ -62,7 +62,7 @@ def test_worker_killed(tmp_path, clean, moment, tell):
     files = contents(out)
     same_command_again(path, out)
     assert contents(out) == files
-    tell(outcome=holds(path, out, then, clean.rows, sweep_goes_on=True))
+    tell(outcome=holds(path, out, then, clean.rows))
 
 
 def test_head_lost(tmp_path, clean, moment, tell):

@@ -153,7 +153,7 @@ def test_sqlite_locked(tmp_path, clean, tell):
         code = sweep.end(timeout=240)
         assert sweep.all_gone(), sweep.survivors()
     assert code == 0 and "Traceback" not in sweep.text(), sweep.text()
-    held = holds(path, out, then, clean.rows, sweep_goes_on=True)
+    held = holds(path, out, then, clean.rows)
     words = no_slower(out, clean)
     tell(outcome=f"{words}; {held}; {brought(out, store_uri(out), 'faults')}")
 
