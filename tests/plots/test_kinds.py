@@ -128,8 +128,8 @@ def test_a_sweep_ends_with_its_pictures_and_mlflow_is_given_them_unless_it_was_a
     given = []
 
     class Store:
-        def __init__(self, uri, out, sweep, resolved):
-            self.told = (uri, out, sweep)
+        def __init__(self, uri, out, sweep, resolved, *, trials):
+            self.told = (uri, out, sweep, trials)
 
         def pictures(self, paths):
             given.append((self.told, [p.name for p in paths]))
@@ -137,14 +137,14 @@ def test_a_sweep_ends_with_its_pictures_and_mlflow_is_given_them_unless_it_was_a
     monkeypatch.setattr(tracking, "Store", Store)
     said = said_at_the_end(swept, capsys)
     assert f"pictures  {', '.join(str(out / 'plots' / f'{n}.png') for n in SWEEP)}\n" in said
-    assert given == [((None, out, "s"), [f"{n}.png" for n in SWEEP])]
+    assert given == [((None, out, "s", False), [f"{n}.png" for n in SWEEP])]  # it looks for no trials' runs
     swept[1].tracked = False
     said_at_the_end(swept, capsys)
     assert len(given) == 1
 
 
 def test_a_picture_that_goes_wrong_is_a_line_and_no_error(swept, out, capsys, monkeypatch):
-    def broken(*args):
+    def broken(*args, **how):
         raise RuntimeError("no fonts")
 
     def empty(*args):
