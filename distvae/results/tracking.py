@@ -43,6 +43,7 @@ CLOSE_AWAY_S = 5.0  # how long to wait at the end for a store that has been away
 AT_ONCE = 200  # trials whose news are put together
 MOST = 10_000  # events that wait: a sweep of any size, with MLflow away, holds no more in memory
 TOLD_OF = 100  # so many at the end are worth a word
+REFUSES = "refuses us"
 BACK_OFF_S = (1.0, 2.0, 5.0, 10.0)
 _END = {
     "finished": "FINISHED",
@@ -308,7 +309,7 @@ class Tracker:
                     except Exception as e:
                         if failures == 0:
                             self._log(
-                                f"MLflow does not answer ({_short(e)}); training goes on, `distvae sync {self._out}` later"
+                                f"MLflow {_does(e)} ({_short(e)}); training goes on, `distvae sync {self._out}` later"
                             )
                         self._away = True
                         pause = BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)]
@@ -342,7 +343,7 @@ def sync(out: Path, uri: str | None = None) -> dict[str, Any]:
     """Rebuild MLflow's view of a sweep from its ledger and plan; repeat at will. Returns {trials, metrics, pictures,
     uri}.
 
-    Raises TrackerError if MLflow does not answer."""
+    Raises TrackerError if MLflow does not answer, or refuses us."""
     from distvae.config import load
 
     study = load(out / "sweep.yaml")
@@ -355,9 +356,10 @@ def sync(out: Path, uri: str | None = None) -> dict[str, Any]:
         if trials:
             store.close("FINISHED")
     except Exception as e:
-        raise TrackerError(
-            f"MLflow at {uri or store_uri(out)} does not answer: {_short(e)}; start it, or give --uri"
-        ) from e
+        what_to_do = "start it, or give --uri"
+        if _does(e) == REFUSES:
+            what_to_do = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        raise TrackerError(f"MLflow at {uri or store_uri(out)} {_does(e)}: {_short(e)}; {what_to_do}") from e
     return {"trials": trials, "metrics": points, "pictures": pictures, "uri": uri or store_uri(out)}
 
 
@@ -419,6 +421,11 @@ def _refuse_links(paths: Iterable[Path]) -> None:
 
 class TrackerError(Exception):
     """MLflow cannot be reached (exit code 4)."""
+
+
+def _does(e: Exception) -> str:
+    """What MLflow does instead of what was asked: a 401 or 403 is an answer."""
+    return REFUSES if getattr(e, "error_code", None) in ("UNAUTHENTICATED", "PERMISSION_DENIED") else "does not answer"
 
 
 def _short(e: Exception) -> str:

@@ -21,24 +21,20 @@ def watched(local: bool, lost: Callable[[str], None]) -> Iterator[None]:
     import ray
 
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    over = threading.Event()
+    answered = time.monotonic()
 
-    def watch() -> None:
-        answered = time.monotonic()
-        while not over.wait(LOOK_S):
-            looked = time.monotonic()
-            if _answers(host.strip("[]"), int(port)):
-                answered = looked
-            elif looked - answered > PATIENCE_S[local] and not over.is_set():
-                lost(f"Ray's head at {host}:{port} has not answered for {looked - answered:.0f} s")
-                return
+    def gone() -> str | None:
+        nonlocal answered
+        looked = time.monotonic()
+        if _answers(host.strip("[]"), int(port)):
+            answered = looked
+        silent = looked - answered
+        return (
+            f"Ray's head at {host}:{port} has not answered for {silent:.0f} s" if silent > PATIENCE_S[local] else None
+        )
 
-    thread = threading.Thread(target=watch, name="head", daemon=True)
-    thread.start()
-    try:
+    with _looking(LOOK_S, gone, lost):
         yield
-    finally:
-        over.set()
 
 
 @contextmanager
@@ -46,20 +42,34 @@ def starting(lost: Callable[[str], None]) -> Iterator[None]:
     """While a Ray of our own starts: `lost(why)` is called, from a thread, if its head dies meanwhile."""
     import psutil
 
+    head: psutil.Process | None = None
+
+    def gone() -> str | None:
+        nonlocal head
+        with contextlib.suppress(psutil.Error):
+            if head is None:
+                head = next((p for p in psutil.Process().children() if p.name() == "gcs_server"), None)
+            elif not head.is_running() or head.status() == psutil.STATUS_ZOMBIE:
+                return "Ray's head died as it started"
+        return None
+
+    with _looking(START_LOOK_S, gone, lost):
+        yield
+
+
+@contextmanager
+def _looking(every_s: float, gone: Callable[[], str | None], lost: Callable[[str], None]) -> Iterator[None]:
+    """A thread asks `gone` until it gives a reason, and tells it."""
     over = threading.Event()
 
     def watch() -> None:
-        head = None
-        while not over.wait(START_LOOK_S):
-            with contextlib.suppress(psutil.Error):
-                if head is None:
-                    head = next((p for p in psutil.Process().children() if p.name() == "gcs_server"), None)
-                elif (not head.is_running() or head.status() == psutil.STATUS_ZOMBIE) and not over.is_set():
-                    lost("Ray's head died as it started")
-                    return
+        while not over.wait(every_s):
+            why = gone()
+            if why is not None and not over.is_set():
+                lost(why)
+                return
 
-    thread = threading.Thread(target=watch, name="head", daemon=True)
-    thread.start()
+    threading.Thread(target=watch, name="head", daemon=True).start()
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ import time
 
 import psutil
 import pytest
-from faulted import before, config, contents, holds, running, same_command_again
+from faulted import before, cannot, config, contents, holds, running, same_command_again
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -48,7 +48,7 @@ def kill(sweep, name, *, once="ray::"):
                 found.kill()
                 return
         time.sleep(0.05)
-    pytest.skip(f"the sweep was over, and its {name} gone")
+    cannot(f"the sweep was over, and its {name} gone")
 
 
 def test_worker_killed(tmp_path, clean, moment, tell):

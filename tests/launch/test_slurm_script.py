@@ -1,5 +1,5 @@
 """The script that `distvae launch slurm` writes, run by bash, with a SLURM, a `ray` and a `distvae` that only do what it
-sees of them: signals, exit codes, the queue. test_slurm_runs.py has the real ones."""
+sees of them: signals, exit codes, the queue. test_on_a_cluster.py has a real Ray."""
 
 import signal
 import stat

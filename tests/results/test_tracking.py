@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -272,6 +273,24 @@ def test_sync_says_when_mlflow_does_not_answer(out, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     with pytest.raises(TrackerError, match=r"^MLflow at http://127\.0\.0\.1:\d+ does not answer: .*or give --uri$"):
         sync(out, f"http://127.0.0.1:{dead_port()}")
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_sync_says_when_mlflow_wants_to_know_who_we_are(out, code):
+    class Refuses(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(code)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(TrackerError, match=rf"refuses us: .*{code}.*MLFLOW_TRACKING_USERNAME"):
+            sync(out, f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
 
 
 def test_trial_processes_import_neither_mlflow_nor_tune_nor_the_compiler():
