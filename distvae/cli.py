@@ -5,12 +5,13 @@ Ctrl-C. Nothing heavy is imported before a command needs it: `distvae --help` an
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,9 +67,8 @@ def go(config: Path, out: Path, sets: Sequence[str], address: str | None, *, det
     """Run the sweep of a config, here or in the background; exits."""
     if detach:
         background(config, out, sets, address)
-    signal.signal(signal.SIGINT, interrupt)  # before the training and after it; `sweeps.driver` drains
-    signal.signal(signal.SIGTERM, interrupt)
     began = time.time()
+    heed(leave)
     from distvae.config import load
     from distvae.operate.console import Told
     from distvae.results.finish import finish
@@ -77,6 +77,7 @@ def go(config: Path, out: Path, sets: Sequence[str], address: str | None, *, det
     from distvae.sweeps.plan import check_out
     from distvae.sweeps.run import sweep as run
 
+    heed(interrupt)  # before the training and after it; `sweeps.driver` drains
     check_out(out)
     study = load(config, sets)
     check_data(study)
@@ -443,12 +444,28 @@ def say(text: str) -> None:
     err.print(text, markup=False)
 
 
+def heed(handler: Callable[[int, object], None] | signal.Handlers) -> None:
+    """What a Ctrl-C or SIGTERM does from now on."""
+    for s in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(s, handler)
+
+
+def leave(signum: int, frame: object) -> None:
+    """At once: nothing is to be put in order. Also while large libraries are imported: an exception in the middle of that
+    becomes an ImportError of numpy's, or ends the process in C++."""
+    os._exit(130)
+
+
 def interrupt(signum: int, frame: object) -> None:
     """The first Ctrl-C or SIGTERM ends what is being done, in order; another one at once."""
-    for s in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(s, lambda signum, frame: os._exit(130))
+    heed(leave)
     # Not KeyboardInterrupt: Python ends one that went through an `exec` of text, as in `dataclass`, as by signal 2.
     raise SystemExit(130)
+
+
+def deaf() -> None:
+    """As Python ends it gives signals their defaults back: a Ctrl-C then would be the exit code."""
+    heed(signal.SIG_IGN)
 
 
 def show(text: str) -> None:
@@ -473,6 +490,7 @@ def background(config: Path, out: Path, sets: Sequence[str], address: str | None
 
 def main() -> None:
     """Entry point: exceptions that a user can mend become a line and an exit code, others stay tracebacks (exit 1)."""
+    atexit.register(deaf)  # the first to be registered is the last to be called
     try:
         app(prog_name="distvae")  # also under python -m
     except KeyboardInterrupt:

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 from driver import Sweep
-from faulted import by_place, config
+from faulted import BEGINS, When, by_place, config, wait_for_phase
 from table import Seen, Table
 
 SEED = int(os.environ.get("DISTVAE_FAULTS_SEED", 0)) or random.SystemRandom().randrange(1, 10**6)
 MOMENTS = 3
+PHASES = (("starting", 0.08, 1.0), ("training", 0.0, 0.5), ("training", 0.5, 1.0), ("ending", 0.0, 0.9))
 
 
 def pytest_configure(config):
@@ -23,13 +24,16 @@ def pytest_report_header(config):
 
 
 def pytest_generate_tests(metafunc):
-    """`moment`: fractions of a clean sweep's time, drawn anew each run, named by their number so that runs can be compared."""
-    if "moment" in metafunc.fixturenames:
-        drawn = random.Random(f"{SEED} {metafunc.function.__name__}")
-        low, high = getattr(metafunc.function, "between", (0.05, 0.95))
-        width = (high - low) / MOMENTS  # one in each third
-        moments = [low + width * (i + drawn.random()) for i in range(MOMENTS)]
+    """`moment`: fractions of a clean sweep's time, `when`: of its phases, drawn anew each run. Named by their number, so that
+    runs can be compared."""
+    drawn = random.Random(f"{SEED} {metafunc.function.__name__}")
+    if "moment" in metafunc.fixturenames:  # one in each third
+        moments = [0.05 + 0.9 * (i + drawn.random()) / MOMENTS for i in range(MOMENTS)]
         metafunc.parametrize("moment", moments, ids=[f"moment{i}" for i in range(MOMENTS)])
+    if "when" in metafunc.fixturenames:
+        phases = getattr(metafunc.function, "phases", PHASES)
+        moments = [When(phase, drawn.uniform(low, high)) for phase, low, high in phases]
+        metafunc.parametrize("when", moments, ids=[f"moment{i}" for i in range(len(phases))])
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -39,8 +43,8 @@ def pytest_runtest_makereport(item, call):
         return
     told = dict(item.user_properties)
     doc = (item.function.__doc__ or item.name).strip().split("\n\n")[0]
-    drawn = item.callspec.params.get("moment") if hasattr(item, "callspec") else None
-    moment = told.get("moment", "-") if drawn is None else f"{drawn:.2f}"
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    moment = f"{params['moment']:.2f}" if "moment" in params else str(params.get("when", told.get("moment", "-")))
     wrong = None if report.passed else (str(call.excinfo.value).splitlines() or [call.excinfo.typename])[0][:160]
     outcome = wrong or told.get("outcome", "held")
     test = item.nodeid.rpartition("faults/")[2]
@@ -54,15 +58,20 @@ def pytest_sessionfinish(session):
 
 @pytest.fixture(scope="session")
 def clean(tmp_path_factory):
-    """The sweep that nothing happens to: `.rows` by place, `.took` seconds, `.path`, `.out`."""
+    """The sweep that nothing happens to: `.rows` by place, `.took` seconds, of each phase `.spans`, `.path`, `.out`."""
     folder = tmp_path_factory.mktemp("clean")
     path, out = config(folder), folder / "out"
+    spans, began = {}, time.monotonic()
     with Sweep(path, out) as sweep:
-        began = time.monotonic()
+        for phase in BEGINS:
+            wait_for_phase(sweep, out, phase)
+            spans[phase] = time.monotonic()
         assert sweep.end(timeout=300) == 0, sweep.text()
-        took = time.monotonic() - began
+        ended = time.monotonic()
         assert sweep.all_gone(), sweep.survivors()
-    return SimpleNamespace(rows=by_place(out), took=took, path=path, out=out)
+    at = [*spans.values(), ended]
+    spans = {phase: at[i + 1] - at[i] for i, phase in enumerate(spans)}
+    return SimpleNamespace(rows=by_place(out), took=ended - began, spans=spans, path=path, out=out)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ evaluate: {every: 800, train_examples: 1}
 resources: {checkpoint_s: 0.5, fuse: off}
 engine: torch
 """
+TRIALS = 4
 INTERVAL_S = 0.5 + 1.5 + 0.5  # checkpoint_s, the report it waits for, the writing of it
 SLACK_S = 2.0  # of a machine that does something else
 
@@ -161,15 +162,51 @@ def strike_after(sweep: Sweep, moment: float, took: float) -> bool:
     return sweep.process.poll() is None
 
 
+@dataclass(frozen=True)
+class When:
+    """A moment of a sweep's life: so far into one of its phases."""
+
+    phase: str
+    fraction: float
+
+    def __str__(self) -> str:
+        return f"{self.phase}, {self.fraction:.2f}"
+
+
+BEGINS: dict[str, Callable[[Path], Any]] = {
+    "starting": lambda out: True,
+    "training": saved,  # the first checkpoint is there,
+    "ending": lambda out: len(contents(out)) == TRIALS,  # the last trial's rows
+}
+
+
+def wait_for_phase(sweep: Sweep, out: Path, phase: str) -> bool:
+    """False if the sweep ends before."""
+    while not BEGINS[phase](out):
+        if sweep.process.poll() is not None:
+            return False
+        sweep.look()
+        time.sleep(0.02)
+    return True
+
+
 @contextmanager
-def running(path: Path, out: Path, moment: float, clean: Any, **how) -> Iterator[Sweep]:
-    """A sweep at the moment. One that is over by then, for the machine was slow when the clean one ran, says what time to
-    take fractions of, and another is begun."""
+def running(path: Path, out: Path, when: When, clean: Any, **how) -> Iterator[Sweep]:
+    """A sweep at the moment. One that is over by then, for the machine was slow when the clean one ran, says how long the
+    phase is, and another is begun."""
     for _ in range(3):
         with Sweep(path, out, **how) as sweep:
-            if strike_after(sweep, moment, clean.took):
+            assert wait_for_phase(sweep, out, when.phase), sweep.text()
+            began = time.monotonic()
+            while (left := began + when.fraction * clean.spans[when.phase] - time.monotonic()) > 0:
+                if sweep.process.poll() is not None:
+                    break
+                sweep.look()
+                time.sleep(min(left, 0.02))
+            sweep.look()
+            if sweep.process.poll() is None:
                 yield sweep
                 return
-            clean.took = time.monotonic() - sweep.started
+            clean.spans[when.phase] = time.monotonic() - began
         shutil.rmtree(out)
-    cannot(f"over before {moment:.2f} of its time, time and again")
+    cannot(f"over before {when}, time and again")

@@ -18,8 +18,9 @@ Every fault that the tests do to a sweep, at moments drawn at random, and what w
     DISTVAE_FAULTS_TABLE=1 pytest -m "slow or not slow" tests/faults
 
 and by nothing else (`=add` puts the rows of the tests that are run, by themselves, in the place of their earlier ones).
-A moment is a fraction of the time that the sweep takes when nothing happens to it, its start included; `seen` has the
-seed that drew it (`DISTVAE_FAULTS_SEED` draws it again).
+A moment is a fraction of the time that the sweep takes when nothing happens to it, its start included, or of a phase of
+it: starting, training (from the first checkpoint on), ending (once all rows are committed). `seen` has the seed that drew
+it (`DISTVAE_FAULTS_SEED` draws it again).
 
 After each fault and the same command again: every planned trial has ended exactly once, files committed before are
 the same bytes, the rows are those of a sweep that nothing happened to, every trial that had saved went on from its

@@ -39,10 +39,10 @@ def fill(folder: Path) -> Path:
     return ballast
 
 
-def test_disk_full(tmp_path, small, clean, moment, tell):
+def test_disk_full(tmp_path, small, clean, when, tell):
     """disk full"""
     path, out = config(tmp_path), small / "out"
-    with running(path, out, moment, clean, log=tmp_path / "sweep.stderr") as sweep:
+    with running(path, out, when, clean, log=tmp_path / "sweep.stderr") as sweep:
         then = before(out)
         ballast = fill(small)
         code = sweep.end(timeout=240)

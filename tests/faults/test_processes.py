@@ -11,10 +11,10 @@ from faulted import before, cannot, config, contents, holds, running, same_comma
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def struck(tmp_path, clean, moment, strike):
+def struck(tmp_path, clean, when, strike):
     """A sweep, `strike(sweep)` at the moment, its exit code, and what had been saved then."""
     path, out = config(tmp_path), tmp_path / "out"
-    with running(path, out, moment, clean) as sweep:
+    with running(path, out, when, clean) as sweep:
         then = before(out)
         code = strike(sweep)
         assert sweep.all_gone(), sweep.survivors()
@@ -22,9 +22,9 @@ def struck(tmp_path, clean, moment, strike):
     return path, out, then, code, said
 
 
-def test_driver_killed(tmp_path, clean, moment, tell):
+def test_driver_killed(tmp_path, clean, when, tell):
     """driver `kill -9`"""
-    path, out, then, code, _ = struck(tmp_path, clean, moment, lambda s: s.end(signal.SIGKILL))
+    path, out, then, code, _ = struck(tmp_path, clean, when, lambda s: s.end(signal.SIGKILL))
     assert code == -signal.SIGKILL
     same_command_again(path, out)
     tell(outcome=holds(path, out, then, clean.rows))
@@ -51,10 +51,10 @@ def kill(sweep, name, *, once="ray::"):
     cannot(f"the sweep was over, and its {name} gone")
 
 
-def test_worker_killed(tmp_path, clean, moment, tell):
+def test_worker_killed(tmp_path, clean, when, tell):
     """worker `kill -9`: the sweep itself goes on"""
     path, out = config(tmp_path), tmp_path / "out"
-    with running(path, out, moment, clean) as sweep:
+    with running(path, out, when, clean) as sweep:
         kill(sweep, "ray::Rank")
         then = before(out)
         assert sweep.end(timeout=240) == 0, sweep.text()
@@ -65,7 +65,7 @@ def test_worker_killed(tmp_path, clean, moment, tell):
     tell(outcome=holds(path, out, then, clean.rows))
 
 
-def test_head_lost(tmp_path, clean, moment, tell):
+def test_head_lost(tmp_path, clean, when, tell):
     """Ray head loss (its GCS killed)
 
     Once Ray is up: a driver that is registering with it then is ended by Ray's own C++, with exit 1 after a minute."""
@@ -74,21 +74,25 @@ def test_head_lost(tmp_path, clean, moment, tell):
         kill(sweep, "gcs_server")
         return sweep.end(timeout=120)
 
-    path, out, then, code, said = struck(tmp_path, clean, moment, strike)
+    path, out, then, code, said = struck(tmp_path, clean, when, strike)
     assert code == 4, said
     assert "Ray" in said and "same command" in said and "Traceback" not in said
     same_command_again(path, out)
     tell(outcome=f"exit 4; {holds(path, out, then, clean.rows)}")
 
 
-test_head_lost.between = 0.05, 0.8  # in the end there is no Ray to lose,
-test_worker_killed.between = 0.05, 0.6  # and no worker some time before
+# In the end there is no Ray to lose, and no worker some time before
+test_head_lost.phases = test_worker_killed.phases = (
+    ("starting", 0.08, 1.0),
+    ("training", 0.0, 0.4),
+    ("training", 0.4, 0.8),
+)
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_asked_to_stop(tmp_path, clean, moment, sig, tell):
+def test_asked_to_stop(tmp_path, clean, when, sig, tell):
     """asked to stop"""
-    path, out, then, code, said = struck(tmp_path, clean, moment, lambda s: s.end(sig))
+    path, out, then, code, said = struck(tmp_path, clean, when, lambda s: s.end(sig))
     assert code == 130, said
     assert "Traceback" not in said
     kept = contents(out)
@@ -98,7 +102,7 @@ def test_asked_to_stop(tmp_path, clean, moment, sig, tell):
     tell(fault=name, outcome=f"exit 130; {holds(path, out, then, clean.rows)}")
 
 
-def test_two_ctrl_c(tmp_path, clean, moment, tell):
+def test_two_ctrl_c(tmp_path, clean, when, tell):
     """Ctrl-C twice: it stops at once"""
 
     def strike(sweep):
@@ -109,7 +113,7 @@ def test_two_ctrl_c(tmp_path, clean, moment, tell):
         assert time.monotonic() - began < 15
         return code
 
-    path, out, then, code, said = struck(tmp_path, clean, moment, strike)
+    path, out, then, code, said = struck(tmp_path, clean, when, strike)
     assert code == 130 and "Traceback" not in said, said
     same_command_again(path, out)
     tell(outcome=f"exit 130; {holds(path, out, then, clean.rows)}")

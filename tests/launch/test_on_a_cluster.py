@@ -1,33 +1,21 @@
 """Real sweeps on real Rays: the SLURM script's body on one node and on two, and what an `--address` with a token says. On
 machines of namespaces (machines.py), for `ray symmetric-run` ends every Ray that it sees."""
 
-import json
+import re
 import signal
 import subprocess
 import time
-from contextlib import suppress
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
 from commands import command
+from launched import LONG, nobody, once, reached, saved, starts
 from machines import Lan, environment, skip_without
 from slurm import Slurm
 
 from distvae.config import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-
-# Two groups at a time that take long enough to be stopped; steps are few, and every 750th epoch is evaluated
-LONG = """
-name: long
-vae: {encoder: {type: mlp, hidden: [8]}, latent_dim: 2}
-objective: {type: elbo, beta: {grid: [0.5, 1, 2, 4]}}
-train: {epochs: 1500, batch_size: 1437}
-evaluate: {every: 750, train_examples: 1}
-resources: {fuse: off, checkpoint_s: 0.5}
-engine: torch
-"""
 
 
 @pytest.fixture
@@ -47,28 +35,6 @@ def config(tmp_path):
 def script(capsys, tmp_path, config, *options) -> None:
     done = command(capsys, "launch", "slurm", config, "--out", "out", "--to", tmp_path, *options)
     assert done.code == 0, done.err
-
-
-def saved(out) -> set[str]:
-    return {p.parts[-3] for p in out.glob("checkpoints/*/*/state.json")}
-
-
-def once(out, config) -> None:
-    """Every planned trial has finished, in one attempt, and its rows are there once."""
-    points = sorted(p.name for p in (out / "points").glob("[!.]*.parquet"))
-    assert [p.split(".")[0] for p in points] == sorted(t.key for t in load(config).trials)
-    rows = pq.read_table(
-        out / "rd_curve.parquet", columns=["trial_key", "status", "attempt", "epoch", "split"]
-    ).to_pylist()
-    assert {r["status"] for r in rows} == {"finished"} and {r["attempt"] for r in rows} == {0}
-    assert len({(r["trial_key"], r["epoch"], r["split"]) for r in rows}) == len(rows)
-
-
-def nobody(machine, seconds=30) -> bool:
-    deadline = time.monotonic() + seconds
-    while machine.processes() and time.monotonic() < deadline:
-        time.sleep(0.3)
-    return not machine.processes()
 
 
 def batch(machine) -> psutil.Process:
@@ -104,23 +70,9 @@ def test_one_node_is_warned_cancelled_and_goes_on(capsys, tmp_path, config, lan,
     assert all(len(starts(out, t.key)) <= 3 for t in load(config).trials)
 
 
-def reached(out) -> int:
-    """The least epoch of the checkpoints."""
-    found = []
-    for path in out.glob("checkpoints/*/*/state.json"):
-        with suppress(OSError):  # replaced by a newer one
-            found.append(json.loads(path.read_text())["epoch"])
-    return min(found, default=0)
-
-
-def starts(out, key) -> list[dict]:
-    lines = (out / "logs" / f"{key}.jsonl").read_text().splitlines()
-    return [e for e in map(json.loads, lines) if e["event"] == "start"]
-
-
 @pytest.mark.parametrize("lan", [2], indirect=True)
 def test_two_nodes(capsys, tmp_path, config, lan, request):
-    """Trials run on both; one loses its cable, and its trials finish on the other."""
+    """Trials run on both; one loses its cable, and its trials finish on the other. It watches, through OUT, to the end."""
     config.write_text(LONG.replace("1500", "4500"))  # the first may not have ended before the last has saved
     script(capsys, tmp_path, config, "--nodes", 2, "--cpus-per-node", 3)
     job = Slurm(tmp_path, [m.address for m in lan.machines], [m.start for m in lan.machines])
@@ -128,9 +80,16 @@ def test_two_nodes(capsys, tmp_path, config, lan, request):
     job.submit(tmp_path / "long.sbatch", tmp_path, **FAST)
     request.addfinalizer(job.close)
     job.until(lambda: len(saved(out)) >= 4 and all(m.processes("ray::Rank") for m in lan.machines), 240)
+    with open(tmp_path / "watched", "wb") as log:
+        watching = lan[1].start(
+            ["python", "-m", "distvae.cli", "status", out, "--watch"], stdout=log, stderr=log, env=environment()
+        )
     lan.cut(1)
     job.until(lambda: job.batch.poll() is not None, 500)
     assert job.batch.returncode == 0, job.text()
+    assert watching.wait(60) == 0, (tmp_path / "watched").read_text()
+    told = (tmp_path / "watched").read_text()
+    assert re.search(r"running \(process \d+ on node1\): \d/4 done", told) and "ended after" in told, told
     assert nobody(lan[0])
     once(out, config)
 

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -30,6 +33,23 @@ def test_before_the_training_it_is_a_ctrl_c(tmp_path):
     ):  # it is being read
         assert sweep.end(signal.SIGTERM) == 130, sweep.text()
         assert "Traceback" not in sweep.text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("after", [0.0, 0.3, 0.6, 0.9])
+def test_two_ctrl_c_while_libraries_are_imported(tmp_path, after):
+    """An exception there may become any other, and as Python ends a signal has its default effect."""
+    (tmp_path / "long.yaml").write_text(LONG)
+    with Sweep(tmp_path / "long.yaml", tmp_path / "out") as sweep:
+        maps = Path(f"/proc/{sweep.process.pid}/maps")
+        sweep.wait_for(lambda: "libtorch" in maps.read_text())
+        time.sleep(after)
+        sweep.process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        if sweep.process.poll() is None:
+            sweep.process.send_signal(signal.SIGINT)
+        assert sweep.process.wait(30) == 130 and "Traceback" not in sweep.text(), sweep.text()
+        assert sweep.all_gone(), sweep.survivors()
 
 
 def test_rays_handler_is_not_set_where_there_is_one():
