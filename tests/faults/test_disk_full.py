@@ -48,7 +48,8 @@ def test_disk_full(tmp_path, small, clean, when, tell):
         code = sweep.end(timeout=240)
         assert sweep.all_gone(), sweep.survivors()
         said = sweep.text()
-    assert code in (3, 4), said
+    done = "complete: 4 of 4 trials ended (4 finished)" in said  # no more than pictures and MLflow had no room
+    assert code == 0 if done else code in (3, 4), said
     assert "No space left on device" in said and "Traceback" not in said, said
     assert contents_are_sound(out)
     ballast.unlink()

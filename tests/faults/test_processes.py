@@ -89,17 +89,22 @@ test_head_lost.phases = test_worker_killed.phases = (
 )
 
 
+def over(code, said, when):
+    """It was asked after it had done and said everything: then its exit code is that of what it did."""
+    return code == 0 and when.phase == "ending" and "complete: 4 of 4 trials ended (4 finished)" in said
+
+
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_asked_to_stop(tmp_path, clean, when, sig, tell):
     """asked to stop"""
     path, out, then, code, said = struck(tmp_path, clean, when, lambda s: s.end(sig))
-    assert code == 130, said
+    assert code == 130 or over(code, said, when), said
     assert "Traceback" not in said
     kept = contents(out)
     same_command_again(path, out)
     assert contents(out).items() >= kept.items()
     name = "Ctrl-C once" if sig == signal.SIGINT else "SIGTERM (as SLURM sends it)"
-    tell(fault=name, outcome=f"exit 130; {holds(path, out, then, clean.rows)}")
+    tell(fault=name, outcome=f"exit {code}; {holds(path, out, then, clean.rows)}")
 
 
 def test_two_ctrl_c(tmp_path, clean, when, tell):
@@ -114,6 +119,6 @@ def test_two_ctrl_c(tmp_path, clean, when, tell):
         return code
 
     path, out, then, code, said = struck(tmp_path, clean, when, strike)
-    assert code == 130 and "Traceback" not in said, said
+    assert (code == 130 or over(code, said, when)) and "Traceback" not in said, said
     same_command_again(path, out)
-    tell(outcome=f"exit 130; {holds(path, out, then, clean.rows)}")
+    tell(outcome=f"exit {code}; {holds(path, out, then, clean.rows)}")

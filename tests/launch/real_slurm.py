@@ -32,7 +32,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-PreemptParameters=send_user_signal
+SlurmctldParameters=preempt_send_user_signal
 SchedulerParameters=bf_interval=5,sched_interval=5
 {nodes}
 PartitionName=low Nodes=ALL Default=YES PriorityTier=1 GraceTime=120
