@@ -1,11 +1,14 @@
 """A script for sbatch. Every node runs `ray symmetric-run`: the first one starts Ray's head and the sweep, the others join.
 
-Warned (USR1: the time limit is near, or with `PreemptParameters=send_user_signal` somebody else's job is coming), the
-script sends `distvae sweep` a SIGTERM, which makes running trials save and stop, and puts itself back in the queue. A
-TERM is SLURM's own end of the job (`scancel`, or a pre-emption of which it tells nobody before): it drains the same way,
-and the queue is left to SLURM, or a cancelled job would come back. Either way the same OUT goes on where it was.
+Warned (USR1: the time limit is near, or, where SLURM is told to send the user's signal then, somebody else's job is
+coming), the script sends `distvae sweep` a SIGTERM, which makes running trials save and stop, and puts itself back in the
+queue. A TERM (`scancel --batch --signal=TERM`) drains the same way, and leaves the queue to SLURM, or a cancelled job would
+come back. A plain `scancel` is a TERM to every process of Ray's too: trials go on from their last checkpoint. Either way
+the same OUT goes on where it was.
 
-The exit code is `distvae sweep`'s, from a file: `ray symmetric-run` ends with 0 if Ray itself could not start."""
+Ray is stopped on every node as the sweep ends (`srun --overlap ray stop`): those without the head take more than a minute to
+notice, and a slice may be over by then. The exit code is `distvae sweep`'s, from a file: `ray symmetric-run` ends with 0 if
+Ray itself could not start."""
 
 from __future__ import annotations
 
@@ -65,17 +68,24 @@ stop() {
 trap 'stop requeue' USR1
 trap 'stop end' TERM
 
-srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=%(cpus)d --kill-on-bad-exit=0 \
-    ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" \
-    --num-cpus=%(ray_cpus)d --num-gpus=%(gpus)d --dashboard-host=127.0.0.1 -- bash -c "$sweep" < /dev/null &
+# A Ray that an earlier job left behind (SLURM that does not track by cgroups loses daemons) would be in the way.
+node='
+ray stop --force > /dev/null 2>&1
+exec ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" \
+    --num-cpus=%(ray_cpus)d --num-gpus=%(gpus)d --dashboard-host=127.0.0.1 -- bash -c "$sweep"'
+export sweep
+
+nodes="--nodes=$SLURM_JOB_NUM_NODES --ntasks-per-node=1"
+srun $nodes --cpus-per-task=%(cpus)d --kill-on-bad-exit=0 bash -c "$node" < /dev/null &
 step=$!
-left=120
+left=25
 while kill -0 "$step" 2> /dev/null; do
     sleep 1 &
     wait "$!" # a trap runs at once, and not when srun ends
-    if [ -e "$run/code" ]; then # the sweep has ended: the nodes may take so many seconds to notice
+    if [ -e "$run/code" ]; then # the sweep has ended: other nodes would take more than a minute to notice
+        [ "$left" = 25 ] && srun $nodes --overlap ray stop --grace-period=10 < /dev/null > /dev/null 2>&1 &
         left=$((left - 1))
-        [ "$left" = 0 ] && kill "$step"
+        [ "$left" -gt 0 ] || { kill "$step"; break; }
     fi
 done
 

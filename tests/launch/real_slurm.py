@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class RealSlurm:
 
     def __init__(self, lan: Lan, folder: Path, cpus: int):
         self.lan, self.folder = lan, folder
+        self.daemons: list[subprocess.Popen] = []
         self.conf = folder / "slurm.conf"
         nodes = [f"NodeName={m.name} NodeAddr={m.address} CPUs={cpus} RealMemory=4000" for m in lan.machines]
         self.conf.write_text(CONF.format(ctld=lan[0].address, nodes="\n".join(nodes)))
@@ -74,7 +76,7 @@ class RealSlurm:
 
     def _daemon(self, machine, *words: str) -> None:
         with open(self.folder / f"{machine.name}-{words[0]}.log", "wb") as log:
-            machine.start(words, stdout=log, stderr=log, env=self.env)
+            self.daemons.append(machine.start(words, stdout=log, stderr=log, env=self.env))
 
     def run(self, *words: object, cwd: Path | None = None) -> str:
         """A command on the first node; its stdout."""
@@ -114,4 +116,6 @@ class RealSlurm:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        pass  # its daemons end with their machines
+        for p in self.daemons:  # what brought them there: they themselves end with their machines
+            p.kill()
+            p.wait(20)

@@ -1,6 +1,7 @@
 """A SLURM of one job, as far as a batch script sees it: its environment, `srun`, `scontrol`, and signals to the script.
 
-`srun` leaves its command in a file and waits; whoever plays slurmd (`Slurm.work`) starts it on every node."""
+`srun` leaves its command in a file and waits (with `--overlap` it does not); whoever plays slurmd (`Slurm.work`) starts it
+on every node."""
 
 import json
 import os
@@ -18,6 +19,9 @@ from pathlib import Path
 words = sys.argv[1:]
 first = next(i for i, w in enumerate(words) if not w.startswith("--"))
 spool = Path(os.environ["FAKE_SLURM"])
+if "--overlap" in words:
+    (spool / "beside").write_text(json.dumps(words[first:]))
+    sys.exit(0)
 (spool / "step.new").write_text(json.dumps({{"options": words[:first], "command": words[first:], "env": dict(os.environ)}}))
 (spool / "step.new").rename(spool / "step")
 while not (spool / "code").exists():
@@ -45,6 +49,7 @@ class Slurm:
             (self.bin / name).write_text(text)
             (self.bin / name).chmod(0o755)
         self.tasks: list[subprocess.Popen] = []
+        self.others: list[subprocess.Popen] = []
         self.runs = 0
 
     @property
@@ -70,10 +75,9 @@ class Slurm:
         }
         self.tasks = []
         self.cwd = cwd
+        self.env = ours | slurm | {"PATH": path} | env
         with open(self.log, "wb") as log:
-            self.batch = self.start[0](
-                ["bash", str(script)], stdout=log, stderr=log, cwd=cwd, env=ours | slurm | {"PATH": path} | env
-            )
+            self.batch = self.start[0](["bash", str(script)], stdout=log, stderr=log, cwd=cwd, env=self.env)
 
     def work(self) -> None:
         """What slurmd does: start the step's tasks, and say when they are over."""
@@ -83,6 +87,12 @@ class Slurm:
             for i, start in enumerate(self.start):
                 with open(self.spool / f"task{i}", "wb") as log:
                     self.tasks.append(start(told["command"], stdout=log, stderr=log, cwd=self.cwd, env=told["env"]))
+        beside = self.spool / "beside"  # a short step beside the first, on every node
+        if beside.exists():
+            words = json.loads(beside.read_text())
+            beside.unlink()
+            for start in self.start:
+                self.others.append(start(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.env))
         if self.tasks and all(t.poll() is not None for t in self.tasks) and not (self.spool / "code").exists():
             (self.spool / "code.new").write_text(str(max(t.returncode for t in self.tasks)))
             (self.spool / "code.new").rename(self.spool / "code")
@@ -103,7 +113,7 @@ class Slurm:
 
     def close(self) -> None:
         """What is left of the job ends: a node without its cable does not hear that it is over."""
-        for p in [self.batch, *self.tasks]:
+        for p in [self.batch, *self.tasks, *self.others]:
             if p.poll() is None:
                 os.killpg(p.pid, signal.SIGKILL)
             p.wait(20)

@@ -8,7 +8,7 @@ from launched import LONG, nobody, once, reached, saved
 from machines import Lan, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-LONGER = LONG.replace("1500", "20000").replace("750", "10000")
+LONGER = LONG.replace("1500", "24000").replace("750", "12000")
 
 
 @pytest.fixture
@@ -20,7 +20,8 @@ def slurm(tmp_path):
 
 
 def test_preempted_cancelled_and_out_of_time(capsys, tmp_path, slurm):
-    """Pre-empted and out of time it saves and comes back by itself; cancelled it stays away until it is submitted again."""
+    """Pre-empted and out of time it saves and comes back by itself; told to stop it saves, and like one that is cancelled it
+    stays away until it is submitted again."""
     config, out = tmp_path / "long.yaml", tmp_path / "out"
     config.write_text(LONGER)
     done = command(
@@ -52,15 +53,21 @@ def test_preempted_cancelled_and_out_of_time(capsys, tmp_path, slurm):
     then = reached(out)
 
     further(job, then)
+    slurm.run("scancel", "--batch", "--signal=TERM", job)
+    slurm.until(job, "FAILED", seconds=120)
+    assert slurm.job(job)["ExitCode"] == "130:0" and slurm.job(job)["Restarts"] == "1", said()
+    assert said().count("stopping: running trials save and stop") == 2
+    then, job = reached(out), slurm.submit(script, cwd=tmp_path)
+
+    further(job, then)
     slurm.run("scancel", job)
     slurm.until(job, "CANCELLED", seconds=120)
     assert all(nobody(m, but=real_slurm.DAEMONS) for m in slurm.lan.machines), said()
-    then, runs = reached(out), slurm.job(job)["Restarts"]
 
     again = slurm.submit("--time=2", "--signal=B:USR1@30", script, cwd=tmp_path)
     slurm.until(again, "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", seconds=900)
     assert slurm.state(again) == "COMPLETED" and slurm.job(again)["ExitCode"] == "0:0", said()
     assert int(slurm.job(again)["Restarts"]) >= 1, "its slice was long enough for the whole sweep"
-    assert slurm.state(job) == "CANCELLED" and slurm.job(job)["Restarts"] == runs
+    assert slurm.state(job) == "CANCELLED" and slurm.job(job)["Restarts"] == "0"
     assert "Traceback" not in said()
     once(out, config)

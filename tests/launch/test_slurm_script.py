@@ -12,6 +12,7 @@ from slurm import Slurm
 
 # `ray symmetric-run`: the command behind `--`, and its exit code
 RAY = """#!/bin/sh
+[ "$1" = stop ] && exit 0
 [ -n "$NO_RAY" ] && { echo "Failed to start Ray" >&2; exit 0; }
 while [ -n "$RAY_WAITS" ] && [ ! -e "$FAKE_SLURM/go" ]; do sleep 0.05; done
 echo "$@" > "$FAKE_SLURM/ray"
