@@ -45,6 +45,7 @@ def batch(machine) -> psutil.Process:
 
 def test_one_node_is_warned_cancelled_and_goes_on(capsys, tmp_path, config, lan, request):
     """USR1: saved, 130, queued again. TERM: saved, 130, not queued. Then it runs to its end; all on loopback."""
+    config.write_text(LONG.replace("1500", "6000"))  # no trial may have ended before the second signal
     script(capsys, tmp_path, config, "--nodes", 1, "--cpus-per-node", 3)
     job, node, out = Slurm(tmp_path, ["node1"], [lan[0].start]), lan[0], tmp_path / "out"
     epochs = 0
