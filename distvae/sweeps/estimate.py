@@ -24,6 +24,7 @@ from distvae.sweeps.cluster import cores, slots
 from distvae.sweeps.forecast import SLOWED, Cost, Kind, cost, costs, kinds, makespan, needed, slowdown
 from distvae.sweeps.groups import GroupPlan, partition, why_not
 from distvae.sweeps.overhead import Overhead
+from distvae.sweeps.probing import Team, started
 from distvae.sweeps.probing import probe as run_probe
 from distvae.sweeps.progress import duration
 from distvae.trial import Trial, flatten
@@ -35,19 +36,35 @@ def overview(
     study: Study, out: Path | None, *, probe: bool, say: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
     """Counts, axes, groups, what is left in `out`, and (with `probe`) time and memory."""
+    if study.source is not None:
+        ended, _ = _past(out)
+        return _search(study, len(ended), probe, say)
+    concurrency = _concurrency(study)
+    with started(study, min(concurrency, len(study.trials)) if probe else 0) as teams:
+        todo = _todo(study, out)
+        view, groups = _counted(study, todo, concurrency)
+        if teams and todo:
+            view["estimate"] = estimate(study, groups, concurrency, teams, say)
+    return view
+
+
+def _past(out: Path | None) -> tuple[dict[str, Any], dict[str, int]]:
+    """(the ended trials of `out`, those marked to be run again)."""
+    if out is None:
+        return {}, {}
+    from distvae.operate import again
+    from distvae.results import ledger
+
+    return ledger.scan(out, mend=False)[0], again.read(out)
+
+
+def _todo(study: Study, out: Path | None) -> list[Trial]:
     from distvae.sweeps.remaining import remaining
 
-    ended: dict[str, Any] = {}
-    marked: dict[str, int] = {}
-    if out is not None:
-        from distvae.operate import again
-        from distvae.results import ledger
+    return [t for t, _ in remaining(study, *_past(out))]
 
-        (ended, _), marked = ledger.scan(out, mend=False), again.read(out)
-    if study.source is not None:
-        return _search(study, len(ended), probe, say)
-    todo = [t for t, _ in remaining(study, ended, marked)]
-    concurrency = _concurrency(study)
+
+def _counted(study: Study, todo: Sequence[Trial], concurrency: int) -> tuple[dict[str, Any], list[GroupPlan]]:
     groups = partition(study, todo, concurrency)
     view: dict[str, Any] = {
         "name": study.name,
@@ -65,9 +82,7 @@ def overview(
     }
     if sigmas := _equivalent_sigmas(study):
         view["equivalent_sigma"] = sigmas
-    if probe and todo:
-        view["estimate"] = estimate(study, groups, concurrency, say)
-    return view
+    return view, groups
 
 
 def _search(study: Study, ended: int, probe: bool, say: Callable[[str], None]) -> dict[str, Any]:
@@ -96,7 +111,8 @@ def _search(study: Study, ended: int, probe: bool, say: Callable[[str], None]) -
             each.setdefault(t.config_key, []).append(t)
         some = cycle(GroupPlan(tuple(ts), False, why_not(ts[0], study)) for ts in each.values())
         groups = list(islice(some, -(-left // len(seeds))))
-        view["estimate"] = estimate(study, groups, concurrency, say)
+        with started(study, min(concurrency, len(groups))) as teams:
+            view["estimate"] = estimate(study, groups, concurrency, teams, say)
     return view
 
 
@@ -147,11 +163,13 @@ def _group(g: GroupPlan) -> dict[str, Any]:
     }
 
 
-def estimate(study: Study, groups: Sequence[GroupPlan], concurrency: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds and bytes of each kind of group and of the sweep, from a probe."""
+def estimate(
+    study: Study, groups: Sequence[GroupPlan], concurrency: int, teams: Sequence[Team], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Seconds and bytes of each kind of group and of the sweep, from a probe on the teams."""
     all_kinds = kinds(groups, study)
     gangs = min(concurrency, len(groups))
-    probes = run_probe(study, [k.group for k in all_kinds], gangs)
+    probes = run_probe(teams, [k.group for k in all_kinds], gangs)
     answers = [a for several in probes.found.values() for a in several]
     if not answers:
         return {"error": probes.broken or "; ".join(dict.fromkeys(probes.errors.values()))}

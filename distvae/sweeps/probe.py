@@ -18,7 +18,7 @@ from typing import IO, Any
 from distvae.sweeps import memory
 
 WARM, LEAST = 1, 2  # steps before the clock starts, and the fewest that are timed
-SHORT_S, LONG_S = 0.15, 2.0  # seconds of steps
+SHORT_S, LONG_S = 0.15, 1.0  # seconds of steps
 AGAIN_S = 0.05  # an evaluation shorter than this is taken twice: the first pays for what is made once
 NICENESS = "RAY_worker_niceness"
 ROWS = 4096  # of a split that are evaluated; the time is scaled to all

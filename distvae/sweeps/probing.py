@@ -1,11 +1,13 @@
 """Runs a probe: as many gangs at once as the sweep will have groups, so that what they take from each other (cores,
-memory bandwidth, a GPU) is in the figures. Each gang answers for one kind of group after another (`probe.py`)."""
+memory bandwidth, a GPU) is in the figures. Each gang answers for one kind of group after another (`probe.py`). Their
+processes can be started before the groups are known: they import meanwhile."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,11 +21,12 @@ from typing import Any
 from distvae.study import Study
 from distvae.sweeps.groups import GroupPlan, most
 
-BUDGET_S = (
-    10.0  # of probing, once a worker is warm and has the data: kinds that are left then are scaled from those probed
-)
+# of probing, once a worker is warm and has the data: kinds that are left then are scaled from those probed
+BUDGET_S = 5.0
 START_S = 300.0  # for all workers to be up
-ROUNDS_S = 4.0  # of steps in it: fewer kinds are probed for longer
+ROUNDS_S = 2.0  # of steps in it: fewer kinds are probed for longer
+
+Team = list[subprocess.Popen[str]]  # the ranks of a gang
 
 
 @dataclass
@@ -36,62 +39,65 @@ class Probes:
     broken: str | None = None  # why no worker could be started
 
 
-def probe(study: Study, kinds: Sequence[GroupPlan], gangs: int) -> Probes:
-    """Probe a group of each kind, in this order while time allows."""
-    results, lock = Probes(engine=study.engine), threading.Lock()
+def probe(teams: Sequence[Team], kinds: Sequence[GroupPlan], gangs: int) -> Probes:
+    """Probe a group of each kind, in this order while time allows, on `gangs` of the teams; the others end."""
+    _end(teams[gangs:])
+    results, lock = Probes(), threading.Lock()
     turns = list(range(len(kinds)))
     turns += turns[: -len(turns) % gangs]  # every gang is busy to the end, as in the sweep
     steps_s = ROUNDS_S * gangs / len(turns)
     waiting = iter(turns)
-    with tempfile.TemporaryDirectory(prefix="dv-probe-") as scratch, _started(study, gangs, scratch) as teams:
-        ready = threading.Barrier(gangs)
-        deadline = [math.inf]
+    ready = threading.Barrier(gangs)
+    deadline = [math.inf]
 
-        def serve(team: list[subprocess.Popen[str]]) -> None:
-            try:
-                results.engine = _heard(team)["engine"]
-                ready.wait(timeout=START_S)
-                while time.monotonic() < deadline[0]:
-                    with lock:
-                        turn = next(waiting, None)
-                    if turn is None:
-                        return
-                    group = kinds[turn]
-                    trials = [json.dumps(t.config()) for t in group.trials]
-                    _tell(team, {"trials": trials, "stacked": group.stacked, "steps_s": steps_s})
-                    answer = _heard(team)
-                    with lock:
-                        deadline[0] = min(deadline[0], time.monotonic() + BUDGET_S)
-                        if "error" in answer:
-                            results.errors[turn] = answer["error"]
-                        else:
-                            results.found.setdefault(turn, []).append(answer)
-            except (OSError, ValueError, threading.BrokenBarrierError) as e:
-                ready.abort()
-                results.broken = f"{type(e).__name__}: {e}"
+    def serve(team: Team) -> None:
+        try:
+            results.engine = _heard(team)["engine"]
+            ready.wait(timeout=START_S)
+            while time.monotonic() < deadline[0]:
+                with lock:
+                    turn = next(waiting, None)
+                if turn is None:
+                    return
+                group = kinds[turn]
+                trials = [json.dumps(t.config()) for t in group.trials]
+                _tell(team, {"trials": trials, "stacked": group.stacked, "steps_s": steps_s})
+                answer = _heard(team)
+                with lock:
+                    deadline[0] = min(deadline[0], time.monotonic() + BUDGET_S)
+                    if "error" in answer:
+                        results.errors[turn] = answer["error"]
+                    else:
+                        results.found.setdefault(turn, []).append(answer)
+        except (OSError, ValueError, threading.BrokenBarrierError) as e:
+            ready.abort()
+            results.broken = f"{type(e).__name__}: {e}"
 
-        threads = [threading.Thread(target=serve, args=(team,), daemon=True) for team in teams]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
+    threads = [threading.Thread(target=serve, args=(team,), daemon=True) for team in teams[:gangs]]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
     return results
 
 
 @contextmanager
-def _started(study: Study, gangs: int, scratch: str) -> Iterator[list[list[subprocess.Popen[str]]]]:
+def started(study: Study, gangs: int) -> Iterator[list[Team]]:
     """The gangs' processes; ended with the block."""
     from torch.distributed import TCPStore
 
     r = study.resources
-    stores, teams = [], []
+    stores: list[TCPStore] = []
+    teams: list[Team] = []
+    scratch = tempfile.mkdtemp(prefix="dv-probe-")
     try:
         for gang in range(gangs):
             port = 0
             if r.workers > 1:
                 stores.append(TCPStore("127.0.0.1", 0, r.workers, is_master=True, wait_for_workers=False))
                 port = stores[-1].port
-            team = []
+            team: Team = []
+            teams.append(team)
             for rank in range(r.workers):
                 job = {
                     "rank": rank,
@@ -107,10 +113,16 @@ def _started(study: Study, gangs: int, scratch: str) -> Iterator[list[list[subpr
                 }
                 team.append(_process(r.threads, int((gang * r.workers + rank) * r.gpus) if r.gpus else None))
                 _tell(team[-1:], job)
-            teams.append(team)
         yield teams
     finally:
-        for process in (p for team in teams for p in team):
+        _end(teams)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _end(teams: Sequence[Team]) -> None:
+    for team in teams:
+        while team:
+            process = team.pop()
             process.kill()
             process.communicate()
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,8 +175,9 @@ def cache(tmp_path, monkeypatch):
 
 def estimated(monkeypatch, text, found, **more):
     """The view and its words where the probe answers `found`, by the number of the kind."""
+    monkeypatch.setattr(estimate, "started", lambda study, gangs: nullcontext([[]] * gangs))
     monkeypatch.setattr(
-        estimate, "run_probe", lambda study, groups, gangs: probing.Probes(found, engine="torch", **more)
+        estimate, "run_probe", lambda teams, groups, gangs: probing.Probes(found, engine="torch", **more)
     )
     view = overview(loads(text), None, probe=True)
     words = io.StringIO()
