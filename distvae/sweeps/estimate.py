@@ -175,7 +175,8 @@ def estimate(
         return {"error": probes.broken or "; ".join(dict.fromkeys(probes.errors.values()))}
     slowed = slowdown(answers) if study.resources.workers == 1 and not study.resources.gpus else None
     probed = {i: cost(mine, slowed) for i, mine in probes.found.items()}
-    spent = overhead.measured(probes.engine, say)
+    trials = sum(len(g.trials) for g in groups)
+    spent = overhead.measured(probes.engine, trials, say)
     found = costs(all_kinds, probed)
     kind_of = {id(g): i for i, k in enumerate(all_kinds) for g in k.groups}
     seconds = [
@@ -184,7 +185,7 @@ def estimate(
     return {
         **_time(seconds, answers, spent, study, groups, concurrency),
         "at_most": study.search.scheduler is not None,  # it ends trials early
-        "trials": sum(len(g.trials) for g in groups),
+        "trials": trials,
         "overhead": None if spent is None else asdict(spent),
         "memory": _memory([found[kind_of[id(g)]] for g in groups], answers, study, gangs),
         "engine": probes.engine,
@@ -302,20 +303,19 @@ def _estimate_lines(e: dict[str, Any], concurrency: int) -> list[str]:
         return [f"no estimate: the probe failed ({e['error']})"]
     spent, m = e["overhead"], e["memory"]
     at_most = "at most " if e["at_most"] else ""
-    lines = [
-        f"about {at_most}{duration(e['seconds'])}: training {at_most}{duration(e['training_s'])}, "
-        f"{concurrency} at a time, engine: {e['engine']}"
-    ]
+    how = f"{concurrency} at a time, engine: {e['engine']}"
     if spent is None:
-        lines[0] += "; start-up and the driver's work not counted (no sweep was timed here yet)"
+        lines = [
+            f"training takes about {at_most}{duration(e['training_s'])}, {how}; start, end and the driver's work are not "
+            "counted: no sweep was timed here yet"
+        ]
     else:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(spent["unix_s"]))
-        lines[0] += (
-            f"; the driver's work {duration(e['driver_s'])}, beside it; start {duration(spent['start_s'])} and end "
-        )
-        lines[0] += (
-            f"{duration(spent['end_s'])}, as this machine's last sweep had them ({spent['trials']} trials, {when})"
-        )
+        lines = [
+            f"about {at_most}{duration(e['seconds'])}: training {at_most}{duration(e['training_s'])}, {how}; the driver's "
+            f"work {duration(e['driver_s'])}, beside it; start {duration(spent['start_s'])} and end "
+            f"{duration(spent['end_s'])}, as a sweep of {spent['trials']} trials had them here ({when})"
+        ]
     if e["kinds_probed"] < len(e["kinds"]):
         lines.append(
             f"probed: {e['kinds_probed']} of {len(e['kinds'])} kinds of group; the others are scaled from these (~)"

@@ -187,7 +187,7 @@ def estimated(monkeypatch, text, found, **more):
 
 
 def test_the_whole_is_training_the_drivers_work_start_and_end(monkeypatch):
-    monkeypatch.setattr(overhead, "measured", lambda engine, say: OVERHEAD)
+    monkeypatch.setattr(overhead, "measured", lambda engine, trials, say: OVERHEAD)
     monkeypatch.setattr(estimate, "cores", lambda: 2)
     text = SMALL + "seeds: 3\nresources: {fuse: off, concurrency: 2}\n"
     e, words = estimated(monkeypatch, text, {0: [ANSWER]})
@@ -205,11 +205,11 @@ def test_the_whole_is_training_the_drivers_work_start_and_end(monkeypatch):
 
 
 def test_what_is_not_measured_is_said(monkeypatch):
-    monkeypatch.setattr(overhead, "measured", lambda engine, say: None)
+    monkeypatch.setattr(overhead, "measured", lambda engine, trials, say: None)
     two = SMALL.replace("hidden: [8]", "hidden: {grid: [[8], [9]]}")
     e, words = estimated(monkeypatch, two, {0: [{**ANSWER, "timed_cpu_s": 0.2}]}, errors={1: "RuntimeError: no"})
     assert e["overhead"] is None and e["seconds"] == pytest.approx(e["training_s"])
-    assert "start-up and the driver's work not counted" in words
+    assert "start, end and the driver's work are not counted" in words
     assert "probed: 1 of 2 kinds" in words and "~" in words and "raised RuntimeError: no" in words
     assert "40% of their cores" in words
     e, words = estimated(monkeypatch, SMALL, {}, broken="ValueError: a worker of the probe died")
@@ -217,7 +217,7 @@ def test_what_is_not_measured_is_said(monkeypatch):
 
 
 def test_what_does_not_fit_the_machine_is_said_with_the_remedy(monkeypatch):
-    monkeypatch.setattr(overhead, "measured", lambda engine, say: OVERHEAD)
+    monkeypatch.setattr(overhead, "measured", lambda engine, trials, say: OVERHEAD)
     monkeypatch.setattr(memory, "machine", lambda: 1499)
     text = SMALL + "seeds: 2\nresources: {fuse: off, concurrency: 2}\n"
     e, words = estimated(monkeypatch, text, {0: [ANSWER]})
@@ -229,17 +229,34 @@ def test_a_sweep_leaves_what_it_took_beside_training(cache):
     trials = {t.key: t for t in study.trials}
     now = time.time()
     outcome = Outcome(Path("x"), 20, ran=list(trials), first=(now - 50, 8.0), last=(now - 6, 16.0))
-    assert overhead.known("torch") is None
+    assert overhead.known("torch", 20) is None
     overhead.keep(replace(outcome, interrupted=True), now - 70, "torch", trials)
     overhead.keep(replace(outcome, ran=outcome.ran[:5]), now - 70, "torch", trials)
     assert not cache.exists()
     overhead.keep(outcome, now - 70, "torch", trials)
-    found = overhead.known("torch")
-    assert found is not None and overhead.measured("torch", pytest.fail) == found
+    found = overhead.known("torch", 20)
+    assert found is not None and overhead.measured("torch", 20, pytest.fail) == found
     assert (found.start_s, found.end_s) == (pytest.approx(20, abs=0.5), pytest.approx(6, abs=0.5))
-    assert found.event_s == pytest.approx(8.0 / (20 * 4)) and overhead.known("deepspeed") is None
+    assert found.event_s == pytest.approx(8.0 / (20 * 4)) and overhead.known("deepspeed", 20) is None
     cache.write_bytes(b"{")
-    assert overhead.known("torch") is None
+    assert overhead.known("torch", 20) is None
+
+
+def test_of_many_trials_only_a_sweep_of_many_says_what_they_take(cache):
+    def swept(n, seconds):
+        trials = {t.key: t for t in loads(SMALL + f"seeds: {n}\n").trials}
+        now = time.time()
+        outcome = Outcome(Path("x"), n, ran=list(trials), first=(now - seconds - 5, 8.0), last=(now - seconds, 16.0))
+        overhead.keep(outcome, now - 70, "torch", trials)
+
+    assert overhead.measured("torch", overhead.MANY, pytest.fail) is None  # no small sweep is run for them
+    swept(20, 3)
+    assert [overhead.known("torch", n).trials for n in (1, 20, 10_000)] == [20, 20, 20]
+    swept(1200, 60)
+    swept(24, 4)
+    found = {n: overhead.known("torch", n) for n in (1, 31, 300, 1000, 50_000)}
+    assert [o.trials for o in found.values()] == [24, 24, 1200, 1200, 1200]
+    assert [round(o.end_s) for o in found.values()] == [4, 4, 60, 60, 60]
 
 
 def test_a_worker_of_the_probe_measures_a_stack_and_a_trial(tmp_path):
@@ -273,7 +290,7 @@ def test_a_worker_of_the_probe_measures_a_stack_and_a_trial(tmp_path):
 
 def test_plan_probes_in_processes_of_its_own(cache, capfd):
     cache.parent.mkdir()
-    here = f"{overhead.platform.node()}, {overhead.cores()} cores, torch"
+    here = f"{overhead.platform.node()}, {overhead.cores()} cores, torch, 10"
     cache.write_text(json.dumps({here: vars(OVERHEAD)}))
     started = time.monotonic()
     text = SMALL + "seeds: 2\nresources: {fuse: off, concurrency: 1}\n"
