@@ -28,8 +28,8 @@ name: faults
 data: {type: digits}
 vae: {encoder: {type: mlp, hidden: {grid: [[8], [16]]}}, latent_dim: 2}
 objective: {type: elbo, beta: {grid: [0.5, 1.0]}}
-train: {epochs: 1600, batch_size: 1437}
-evaluate: {every: 800, train_examples: 1}
+train: {epochs: 3200, batch_size: 1437}
+evaluate: {every: 1600, train_examples: 1}
 resources: {checkpoint_s: 0.5, fuse: off}
 engine: torch
 """
