@@ -4,6 +4,7 @@ terminals (`operate`), a Ray that is lost, another sweep that has taken OUT over
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import signal
 import threading
@@ -106,8 +107,10 @@ class Driver:
 
     def _fit(self, ray: cluster.Cluster) -> None:
         from ray import tune
+        from ray.tune.search import ConcurrencyLimiter
 
         from distvae.sweeps.gang import Gang, placement
+        from distvae.sweeps.handing import Groups
         from distvae.sweeps.watch import Drain, Watch
 
         if self.draining.is_set():
@@ -128,22 +131,22 @@ class Driver:
             self.say(
                 f"{self.book.study.search.tuned} is Ray Tune's: one configuration at a time, not stacked (fuse: off)"
             )
-        ahead = concurrency
+        ahead = concurrency or max(16, math.ceil(1.1 * ray.cpus))
         if isinstance(scheduler, HyperBand):  # it pauses groups, and a bracket is made of those that have come
-            concurrency, ahead = None, len(groups)
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(ahead or "auto")
-        space: dict[str, Any] = {"job": self._job(local)}
-        config = tune.TuneConfig(reuse_actors=True, scheduler=self._scheduler())
-        suggests = self._search(ray.slots(r)) if self.book.study.source else None
-        if suggests is None:
-            space["task"] = tune.grid_search([group_task(g, self.book.tasks) for g in groups])
-            config.max_concurrent_trials = concurrency
-        else:
-            config.search_alg, config.num_samples = suggests, -1
+            concurrency, ahead = None, max(1, len(groups))
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(ahead)
+        search: Any = Groups(group_task(g, self.book.tasks) for g in groups)
+        if self.book.study.source is not None:
+            search, concurrency = self._suggestions(), ray.slots(r)
         tuner = tune.Tuner(
             tune.with_resources(Gang, placement(r.workers, r.threads, r.gpus)),
-            param_space=space,
-            tune_config=config,
+            param_space={"job": self._job(local)},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                scheduler=self._scheduler(),
+                search_alg=ConcurrencyLimiter(search, max_concurrent=concurrency) if concurrency else search,
+                num_samples=-1,
+            ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(ray.scratch),
@@ -161,13 +164,11 @@ class Driver:
         finally:
             self.desk.serving, self.stops = False, None
             self.desk.serve(lambda keys: dict.fromkeys(keys, NOT_TRAINING))
-        if suggests is not None and suggests.searcher.refusal is not None:
-            raise ConfigError([f"search.algorithm: {suggests.searcher.refusal}"])
+        if refusal := getattr(search, "refusal", None):
+            raise ConfigError([f"search.algorithm: {refusal}"])
 
-    def _search(self, concurrency: int) -> Any:
-        """Tune's searcher: so many configurations at a time."""
-        from ray.tune.search import ConcurrencyLimiter
-
+    def _suggestions(self) -> Any:
+        """Tune's searcher, if the study is a search."""
         from distvae.sweeps.suggest import Suggestions, optuna_search
 
         study, algorithm = self.book.study, self.book.study.search.algorithm
@@ -176,7 +177,7 @@ class Driver:
         inner, sampler = optuna_search(
             algorithm, study.search.seed, configurations, [v for _, v, _ in self.book.suggestions]
         )
-        search = Suggestions(
+        return Suggestions(
             algorithm,
             configurations,
             inner=inner,
@@ -188,7 +189,6 @@ class Driver:
             known=self.book.suggestions,
             skip=study.search.nonsense == "skip",
         )
-        return ConcurrencyLimiter(search, max_concurrent=concurrency)
 
     def _scheduler(self) -> Any:
         """Tune's own, if one decides; told of what ended in earlier runs."""

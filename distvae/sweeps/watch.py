@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from distvae.sweeps.handing import forget
+
 if TYPE_CHECKING:
     from distvae.sweeps.book import Book
 
@@ -30,7 +32,8 @@ class Watch(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         self.book.reported(result)
-        del result["trials"]  # Tune keeps the last result of each group, and of 10,000 trials that is all their rows
+        for name in ("trials", "config"):  # Tune keeps each group's last result: all rows and the task
+            result.pop(name, None)
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         trial.config["task"]["stacked"] = False  # what one of a stack raises would end them all
@@ -38,9 +41,11 @@ class Watch(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.book.completed(trial.config["task"])
+        forget(trial)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.book.failed(trial.config["task"])
+        forget(trial)
 
 
 class Drain(tune.Stopper):

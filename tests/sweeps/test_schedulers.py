@@ -156,7 +156,7 @@ def test_hyperband_pauses_its_brackets_and_keeps_their_best(tmp_path):
     assert [c["epoch"] for c in configs] == [expected[id(c)] for c in configs]
     assert [c["status"] for c in configs] == ["finished" if expected[id(c)] == 4 else "stopped" for c in configs]
     left_behind(tmp_path, 20)
-    logs = [[json.loads(line) for line in f.read_text().splitlines()] for f in (tmp_path / "logs").iterdir()]
+    logs = [[json.loads(line) for line in f.read_text().splitlines()] for f in (tmp_path / "logs").glob("*.jsonl")]
     assert any(sum(e["event"] == "start" for e in log) > 1 for log in logs), "some were paused and gone on with"
 
 

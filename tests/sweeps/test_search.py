@@ -126,7 +126,7 @@ def test_a_search_plans_launches_tells_and_is_replayed(tmp_path, run):
     ]  # fmt: skip
     # One at a time: each is asked for with all earlier ones in the plan, and before any of its own trials starts.
     assert [e[2] for e in searcher.events] == [{k: asked[k] for k in range(n)} for n in range(3)]
-    starts = {p.stem: json.loads(p.read_text().splitlines()[0])["unix_s"] for p in (tmp_path / "logs").iterdir()}
+    starts = {p.stem: json.loads(p.read_text().splitlines()[0])["unix_s"] for p in (tmp_path / "logs").glob("*.jsonl")}
     for n, key in ((0, rows[0]["trial_key"]), (1, rows[2]["trial_key"])):
         assert searcher.events[n][3] < starts[key]
     first, second = (means(tmp_path, [r["trial_key"] for r in rows[i : i + 2]]) for i in (0, 2))
