@@ -1,6 +1,7 @@
 """How a sweep's size costs: 100, 1,000 and 10,000 near-empty trials (one step each, of a net with two hidden units, on 8
 Gaussian numbers), each command as a user types it, in a process of its own. Seconds, peak memory of the driver, files and
-bytes of OUT; and how fast a curve of 10,000 trials and 20 epochs is read. `count` is `plan --no-probe`.
+bytes of OUT; and how fast a curve of 10,000 trials and 20 epochs is read. `count` is
+`plan --no-probe`, `alone` a launch of trials that are not stacked: each is a group of its own.
 
 `growth` is the exponent between two sizes, log(ratio of seconds) / log(ratio of trials): 1 is linear, less is better.
 `driver_grew_mb` is what the driver's memory grew by while it trained, from a tenth of the trials ended on."""
@@ -56,7 +57,7 @@ def command(*words: object) -> dict[str, float]:
     return {"s": time.monotonic() - started, "mb": usage.ru_maxrss / 1024}
 
 
-def launch(config: Path, out: Path, trials: int) -> dict[str, Any]:
+def launch(config: Path, out: Path, trials: int, *options: str) -> dict[str, Any]:
     """A whole sweep, with the driver's memory as trials end."""
     import psutil
 
@@ -77,7 +78,7 @@ def launch(config: Path, out: Path, trials: int) -> dict[str, Any]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        found: dict[str, Any] = command("sweep", config, "--out", out)
+        found: dict[str, Any] = command("sweep", config, "--out", out, *options)
     finally:
         over.set()
         watcher.join()
@@ -114,6 +115,7 @@ def one(trials: int, folder: Path, say: Callable[[str], None]) -> dict[str, Any]
         "status": lambda: command("status", out, "--json"),
         "resume": lambda: command("sweep", config, "--out", out),
         "export": lambda: command("export", out),
+        "alone": lambda: launch(config, folder / f"alone{trials}", trials, "--set", "resources.fuse=off"),
     }.items():
         found[name] = run()
         say(f"{trials:>6} trials: {name} {found[name]['s']:.1f} s, {found[name]['mb']:.0f} MB")
@@ -158,7 +160,7 @@ def growth(results: dict[int, dict[str, Any]]) -> dict[str, float]:
     small, large = sorted(results)[-2:]
     return {
         name: math.log(results[large][name]["s"] / results[small][name]["s"]) / math.log(large / small)
-        for name in ("plan", "count", "launch", "status", "resume", "export")
+        for name in ("plan", "count", "launch", "status", "resume", "export", "alone")
     }
 
 
