@@ -1,7 +1,7 @@
 """Hands Tune its groups of trials, each when it asks for one.
 
-A grid search over them would copy all that is left for each of them (measured: 10,000 groups, 80 ms each), and what Tune
-then keeps of each to the end, in several copies, would be most of the driver's memory."""
+A grid search over them would copy all that is left for each of them (measured: 80 ms each of 10,000 groups of one), and
+Tune keeps several copies of each to the end (with them the driver grew by 24 KB a group of one, without by 10)."""
 
 from __future__ import annotations
 
