@@ -3,6 +3,7 @@ by MLflow's client and in the tables; what the server missed while it was down, 
 
 import json
 import math
+import re
 
 import mlflow_server
 import psycopg
@@ -128,7 +129,9 @@ def test_every_point_is_there_once_and_sync_brings_what_it_missed(tmp_path, post
     assert not (out / "mlflow.db").exists()
     first = holds(tracking, path, out)
 
-    path.write_text(path.read_text().replace("epochs: 1600", "epochs: 4000"))  # the same trials go on
+    longer = re.sub(r"epochs: (\d+)", lambda m: f"epochs: {2 * int(m[1])}", path.read_text())
+    assert longer != path.read_text()
+    path.write_text(longer)  # the same trials go on
     before = begun(out)
     with Sweep(path, out) as sweep:
         sweep.wait_for(lambda: begun(out) > before)
