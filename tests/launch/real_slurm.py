@@ -33,6 +33,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
+MinJobAge=3600
 SlurmctldParameters=preempt_send_user_signal
 SchedulerParameters=bf_interval=5,sched_interval=5
 {nodes}
