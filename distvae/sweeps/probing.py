@@ -40,7 +40,7 @@ class Probes:
 
 
 def probe(teams: Sequence[Team], kinds: Sequence[GroupPlan], gangs: int) -> Probes:
-    """Probe a group of each kind, in this order while time allows, on `gangs` of the teams; the others end."""
+    """Probe a group of each kind, in this order while time allows, on `gangs` of the teams; all of them end."""
     _end(teams[gangs:])
     results, lock = Probes(), threading.Lock()
     turns = list(range(len(kinds)))
@@ -78,6 +78,7 @@ def probe(teams: Sequence[Team], kinds: Sequence[GroupPlan], gangs: int) -> Prob
         t.start()
     for t in threads:
         t.join()
+    _end(teams)  # what comes next, a small sweep perhaps, has the machine to itself
     return results
 
 
