@@ -109,7 +109,7 @@ class Driver:
         from ray import tune
         from ray.tune.search import ConcurrencyLimiter
 
-        from distvae.sweeps.gang import Gang, placement
+        from distvae.sweeps.gang import Gang
         from distvae.sweeps.handing import Groups
         from distvae.sweeps.watch import Drain, Watch
 
@@ -139,7 +139,7 @@ class Driver:
         if self.book.study.source is not None:
             search, concurrency = self._suggestions(), ray.slots(r)
         tuner = tune.Tuner(
-            tune.with_resources(Gang, placement(r.workers, r.threads, r.gpus)),
+            Gang,
             param_space={"job": self._job(local)},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,

@@ -8,6 +8,7 @@ retry, or under a new driver, a gang looks in `OUT/checkpoints/<key>` and goes o
 
 from __future__ import annotations
 
+import functools
 import os
 import traceback
 from typing import Any
@@ -33,9 +34,10 @@ REPORT_S = (
 HEAD_CPU = 0.1
 
 
+@functools.cache
 def placement(workers: int, threads: int, gpus: float) -> tune.PlacementGroupFactory:
     """0.1 CPU for the Trainable and threads - 0.1 for each rank: two one-worker trials, or one two-worker trial, fit
-    two cores."""
+    two cores. One for all groups: Tune keeps each group's to the end."""
     rank = {"CPU": threads - HEAD_CPU, **({"GPU": gpus} if gpus else {})}
     return tune.PlacementGroupFactory([{"CPU": HEAD_CPU}] + [rank] * workers, strategy="PACK")
 
@@ -44,6 +46,11 @@ class Gang(tune.Trainable):
     """Trains the groups it is handed, one after the other. Its config: `job` (what all groups share, see `driver.py`) and
     `task` (one group: id, members (each key, config_json, attempt, committed_epoch), stacked, and the keys of the
     members that ended earlier)."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        job = config["job"]
+        return placement(job["workers"], job["threads"], job["gpus"])
 
     def setup(self, config: dict[str, Any]) -> None:
         job = config["job"]

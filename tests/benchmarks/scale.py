@@ -4,7 +4,8 @@ bytes of OUT; and how fast a curve of 10,000 trials and 20 epochs is read. `coun
 `plan --no-probe`, `alone` a launch of trials that are not stacked: each is a group of its own.
 
 `growth` is the exponent between two sizes, log(ratio of seconds) / log(ratio of trials): 1 is linear, less is better.
-`driver_grew_mb` is what the driver's memory grew by while it trained, from a tenth of the trials ended on."""
+`driver_grew_mb` is what the driver's memory grew by while it trained: its median while the last tenth of the trials ended
+less that of the second tenth. Where the first thousand are among them, so is what packing results loads, once."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import json
 import math
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -83,8 +85,9 @@ def launch(config: Path, out: Path, trials: int, *options: str) -> dict[str, Any
         over.set()
         watcher.join()
     early = [mb for done, mb in seen if trials / 10 <= done <= trials / 5]
-    if early:
-        found["driver_grew_mb"] = seen[-1][1] - early[0]
+    late = [mb for done, mb in seen if done >= trials * 0.9]
+    if early and late:
+        found["driver_grew_mb"] = statistics.median(late) - statistics.median(early)
     return found
 
 
