@@ -68,11 +68,21 @@ def _raise_first(problems: Iterable[Exception | None]) -> None:
             raise problem
 
 
-def read(folder: Path, world: World) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """The newest sound checkpoint (state, this rank's tensors), or None. Damaged ones are renamed `damaged-*`."""
+def read(
+    folder: Path, world: World, note: Callable[[str], None] | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """The newest sound checkpoint (state, this rank's tensors), or None. Damaged ones are renamed `damaged-*`, and `note`
+    is told, on the rank that leads."""
+    damaged: list[str] = []
+
+    def tell(then: str) -> None:
+        if damaged and note is not None:
+            note(f"trial {folder.name}: damaged and set aside: checkpoint {', '.join(damaged)}; it {then}")
+
     for path in sorted(folder.glob("ep*"), reverse=True):
         found = _read(path, world.rank)
         if all(world.collect(found is not None)):
+            tell(f"goes on from {path.name}")
             return found
         if world.leads and files.is_remote(path) and not (path / STATE).is_file():
             files.remove(path)  # its writer died before the end
@@ -80,7 +90,9 @@ def read(folder: Path, world: World) -> tuple[dict[str, Any], dict[str, Tensor]]
             aside = folder / f"damaged-{path.name}"
             files.remove(aside)
             files.move(path, aside)
+            damaged.append(path.name)
         world.broadcast(0.0)
+    tell("starts anew")
     return None
 
 

@@ -178,7 +178,8 @@ class Fused:
 
     def _resume(self, trial: Trial) -> None:
         folder = self.setting.of(trial)
-        found = checkpoint.read(folder, self.setting.world) if folder is not None else None
+        note = self.setting.note
+        found = checkpoint.read(folder, self.setting.world, note) if folder is not None else None
         if found is None or found[0]["layout"] != LAYOUT:
             return
         state, tensors = found

@@ -42,6 +42,7 @@ class Setting:
             deepspeed=self.deepspeed,
             folder=self.of(trial),
             checkpoint_s=self.checkpoint_s,
+            note=self.note,
         )
 
     def of(self, trial: Trial) -> Path | None:

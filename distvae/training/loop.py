@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,9 @@ class Runner:
         deepspeed: dict[str, Any] | None = None,
         folder: Path | None = None,
         checkpoint_s: float = 30.0,
+        note: Callable[[str], None] = print,  # what the user should know
     ):
+        self.note = note
         self.trial, self.world, self.folder, self.checkpoint_s = trial, world or World(), folder, checkpoint_s
         data = load_data(trial.data)
         self.train = data.train
@@ -196,7 +199,7 @@ class Runner:
         checkpoint.write(self.folder, self.epoch, state, mine, self.world)
 
     def _resume(self) -> None:
-        found = checkpoint.read(self.folder, self.world) if self.folder is not None else None
+        found = checkpoint.read(self.folder, self.world, self.note) if self.folder is not None else None
         if found is None or found[0]["layout"] != self._layout:
             return
         state, tensors = found

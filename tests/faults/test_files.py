@@ -14,10 +14,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture
 def killed(tmp_path):
-    """A sweep that was killed once two trials were running and each had two checkpoints: (config, OUT)."""
+    """A sweep that was killed once each trial that had saved had two checkpoints: (config, OUT)."""
     path, out = config(tmp_path), tmp_path / "out"
     with Sweep(path, out) as sweep:
-        sweep.wait_for(lambda: any(len(found) > 1 for found in checkpoints(out).values()))
+        sweep.wait_for(lambda: {len(found) for found in checkpoints(out).values()} == {2})
         sweep.end(signal.SIGKILL)
         assert sweep.all_gone(), sweep.survivors()
     return path, out
@@ -49,15 +49,19 @@ def test_checkpoint_damaged(killed, clean, damage, tell):
     then, found = before(out), checkpoints(out)
     for folders in found.values():
         damage(folders[-1] / "rank0.safetensors")
-    same_command_again(path, out)
+    said = same_command_again(path, out)
     for key, folders in found.items():
+        newest, previous = folders[-1].name, folders[-2].name
+        assert f"{key}: damaged and set aside: checkpoint {newest}; it goes on from {previous}" in said, said
         begun = next(e for e in events(out, key, "begin") if e["unix_s"] > then.at)
-        previous = folders[-2].name if len(folders) > 1 else "ep0000000"
         epoch, _, position = previous.removeprefix("ep").partition("-")
         assert (begun["epoch"], begun["position"]) == (int(epoch), int(position or 0)), (begun, folders)
-    held = holds(path, out, then, clean.rows, lost=found)
+    holds(path, out, then, clean.rows, lost=found)
     name = "truncated" if damage is cut else "bit-flipped"
-    tell(fault=f"checkpoint {name}", outcome=f"{len(found)} set aside, the previous ones used; {held}")
+    tell(
+        fault=f"checkpoint {name}",
+        outcome=f"the newest of {len(found)} set aside, said so; each went on from the one before",
+    )
 
 
 def test_checkpoint_half_written(killed, clean, tell):
@@ -98,10 +102,12 @@ def test_pickle_planted(killed, clean, tmp_path, tell):
             state = json.loads((folder / "state.json").read_bytes())
             state["files"]["rank0.safetensors"] = hashlib.sha256(blob).hexdigest()
             (folder / "state.json").write_bytes(json.dumps(state).encode() if number % 2 else blob)
-    same_command_again(path, out)
+    said = same_command_again(path, out)
     assert not canary.exists()
-    held = holds(path, out, then, clean.rows, lost=found)
-    tell(outcome=f"refused, canary not created, {len(found)} trials from the start; {held}")
+    for key in found:
+        assert any(f"{key}: damaged and set aside" in s and s.endswith("starts anew") for s in said.splitlines()), said
+    holds(path, out, then, clean.rows, lost=found)
+    tell(outcome=f"refused and said so, canary not created, {len(found)} trials from the start")
 
 
 @pytest.mark.parametrize("damage", [cut, flip], ids=["truncated", "bit flipped"])
